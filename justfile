@@ -1,0 +1,56 @@
+# `just` lists the recipes, cheapest check first in `just check`.
+
+default:
+    @just --list
+
+# Everything that must pass before a change is merged.
+check: fmt typos clippy deny doc test doctest
+
+fmt:
+    cargo fmt --all --check
+
+typos:
+    typos
+
+clippy:
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+deny:
+    cargo deny check
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+test:
+    cargo nextest run --release --workspace
+
+doctest:
+    cargo test --release --workspace --doc
+
+# The tests with nothing but cargo.
+test-plain:
+    cargo test --release --workspace
+
+# Makes the golden files again; needs Python and the packages of scripts/golden/requirements.txt.
+golden:
+    scripts/golden/make_all.sh
+
+# The tests on an NVIDIA card; needs CUDA at run time.
+gpu:
+    cargo test --release --workspace --features cli/cuda,acceptance/cuda gpu::
+
+# Compiles the CUDA build without having CUDA.
+check-cuda:
+    cargo check --release -p cli --features cuda
+
+# Writes the JSON Schema of recipes that editors read.
+schema:
+    cargo run --release -p cli -- schema recipe > recipes/schema.json
+
+# Times of one training step and three forwards on the embedded base.
+bench:
+    cargo run --release -p cli -- plan recipes/le-depeupleur.yaml
+
+# Trains the embedded base and its evaluator from nothing; hours on a CPU.
+postcards:
+    scripts/make-postcards.sh
