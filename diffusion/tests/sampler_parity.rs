@@ -1,0 +1,169 @@
+//! Parity with diffusers: configurations, schedules, noising, guidance and whole trajectories.
+//!
+//! The reference values come from `scripts/golden/samplers/make.py`. They were computed in single
+//! precision with a formula for a network; the runs here are in double precision.
+
+use std::convert::Infallible;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use diffusion::{
+    NoiseSchedule, Prediction, Sampler, SamplerKind, SchedulerConfig, guide, noisy_from_clean,
+    rescale_guidance, sample_watched, target,
+};
+use serde::Deserialize;
+
+/// Largest difference, relative to the largest reference value of a tensor (at least 1).
+const TOLERANCE: f64 = 2e-5;
+
+#[derive(Deserialize)]
+struct Golden {
+    shape: [usize; 4],
+    start: Vec<f64>,
+    noises: Vec<Vec<f64>>,
+    trajectories: Vec<Trajectory>,
+    noising: Noising,
+    guidance: Guidance,
+    defaults: Vec<SchedulerConfig>,
+}
+
+#[derive(Deserialize)]
+struct Trajectory {
+    sampler: String,
+    n_steps: usize,
+    config: SchedulerConfig,
+    init_noise_sigma: f64,
+    timesteps: Vec<f64>,
+    latents: Vec<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct Noising {
+    clean: Vec<f64>,
+    noise: Vec<f64>,
+    timesteps: Vec<usize>,
+    schedules: Vec<Schedule>,
+}
+
+#[derive(Deserialize)]
+struct Schedule {
+    config: SchedulerConfig,
+    alphas_cumprod: Vec<(usize, f64)>,
+    noisy: Vec<f64>,
+    velocity: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Guidance {
+    unconditional: Vec<f64>,
+    conditional: Vec<f64>,
+    guided: Vec<f64>,
+    rescaled: Vec<f64>,
+}
+
+#[expect(clippy::unwrap_used, reason = "a fixture that cannot be read must fail the test")]
+fn golden() -> Golden {
+    let text =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/golden/samplers/cases.json"));
+    serde_json::from_str(text).unwrap()
+}
+
+impl Golden {
+    fn tensor(&self, values: &[f64]) -> Tensor<4> {
+        let data = TensorData::new(values.to_vec(), self.shape);
+        Tensor::from_data(data, (&Device::flex(), DType::F64))
+    }
+}
+
+/// The largest difference, relative to the largest expected value or 1.
+fn difference(found: &Tensor<4>, expected: &[f64]) -> f64 {
+    let found = found.to_data();
+    let pairs = found.iter::<f64>().zip(expected);
+    let largest = pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max);
+    largest / expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()))
+}
+
+fn kind(name: &str) -> Option<SamplerKind> {
+    Some(match name {
+        "ddim" => SamplerKind::Ddim { eta: 0.0 },
+        "ddim_half" => SamplerKind::Ddim { eta: 0.5 },
+        "ddim_full" => SamplerKind::Ddim { eta: 1.0 },
+        "ddpm" => SamplerKind::Ddpm,
+        "euler" => SamplerKind::Euler,
+        "euler_ancestral" => SamplerKind::EulerAncestral,
+        "dpmpp_2m" => SamplerKind::DpmPp2M { karras: false },
+        "dpmpp_2m_karras" => SamplerKind::DpmPp2M { karras: true },
+        _ => return None,
+    })
+}
+
+/// m(x, t) = sin(x)/2 + 0.1 + 0.0002·t.
+#[expect(clippy::unnecessary_wraps, reason = "samplers take networks that can fail")]
+fn toy(scaled: Tensor<4>, timestep: f64) -> Result<Tensor<4>, Infallible> {
+    Ok(scaled.sin().mul_scalar(0.5).add_scalar(0.1 + 0.0002 * timestep))
+}
+
+#[test]
+fn every_step_of_every_trajectory_agrees() {
+    let golden = golden();
+    assert_eq!(golden.trajectories.len(), 96);
+    for (case_idx, case) in golden.trajectories.iter().enumerate() {
+        let name = format!("case {case_idx}: {} {:?}", case.sampler, case.config);
+        let kind = kind(&case.sampler).expect("a sampler that is known here");
+        let mut sampler = Sampler::new(kind, &case.config, case.n_steps).unwrap();
+        let start_error = sampler.init_noise_sigma() / case.init_noise_sigma - 1.0;
+        assert!(start_error.abs() < 1e-6, "{name}: {}", sampler.init_noise_sigma());
+        assert_eq!(sampler.timesteps().len(), case.timesteps.len(), "{name}");
+        for (found, expected) in sampler.timesteps().iter().zip(&case.timesteps) {
+            assert!((found - expected).abs() < 1e-4, "{name}: timestep {found}, not {expected}");
+        }
+        let start = golden.tensor(&golden.start);
+        let mut noise = |step_idx: usize| golden.tensor(&golden.noises[step_idx]);
+        let mut n_seen = 0;
+        let Ok(_) = sample_watched(&mut sampler, start, &mut toy, &mut noise, &mut |moment| {
+            n_seen += 1;
+            let error = difference(moment.next, &case.latents[moment.step_idx]);
+            assert!(error < TOLERANCE, "{name}: step {} differs by {error:e}", moment.step_idx);
+        });
+        assert_eq!(n_seen, case.latents.len(), "{name}");
+    }
+}
+
+#[test]
+fn schedules_noising_and_velocity_agree() {
+    let golden = golden();
+    let noising = &golden.noising;
+    assert_eq!(noising.schedules.len(), 4);
+    let (clean, noise) = (golden.tensor(&noising.clean), golden.tensor(&noising.noise));
+    for case in &noising.schedules {
+        let schedule = NoiseSchedule::new(&case.config).unwrap();
+        for &(t, alpha) in &case.alphas_cumprod {
+            let found = schedule.alpha_cumprod(t);
+            assert!((found - alpha).abs() < 2e-6, "abar({t}) is {found}, not {alpha}");
+        }
+        let timesteps = &noising.timesteps;
+        let noisy = noisy_from_clean(&schedule, clean.clone(), noise.clone(), timesteps);
+        assert!(difference(&noisy, &case.noisy) < TOLERANCE, "{:?}", case.config);
+        let velocity = target(&schedule, Prediction::V, clean.clone(), noise.clone(), timesteps);
+        assert!(difference(&velocity, &case.velocity) < TOLERANCE, "{:?}", case.config);
+    }
+}
+
+#[test]
+fn guidance_and_its_rescaling_agree() {
+    let golden = golden();
+    let case = &golden.guidance;
+    let conditional = golden.tensor(&case.conditional);
+    let guided = guide(golden.tensor(&case.unconditional), conditional.clone(), 7.5);
+    assert!(difference(&guided, &case.guided) < TOLERANCE);
+    let rescaled = rescale_guidance(guided, conditional, 0.7);
+    assert!(difference(&rescaled, &case.rescaled) < TOLERANCE);
+}
+
+#[test]
+fn class_defaults_agree_with_what_diffusers_writes() {
+    let written = golden().defaults;
+    assert_eq!(written.len(), 8);
+    for config in written {
+        assert_eq!(config, SchedulerConfig::defaults(config.class));
+    }
+}
