@@ -1,0 +1,549 @@
+//! The section `census`: what is counted, with how many pictures.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_saphyr::{Location, Spanned};
+
+use crate::base::BaseSpec;
+use crate::choice::Choice;
+use crate::field::{Field, Real, Whole, raw_section, words};
+use crate::problem::{Checks, check_range, plain_items};
+use crate::sampler::{self, RawSampler, SamplerKind, SamplerSpec};
+use crate::units::{Places, folder, text};
+
+/// What is counted, with how many pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CensusSpec {
+    /// Size of the census; [`Budget::Custom`] where the recipe gives the numbers itself.
+    pub budget: Budget,
+    /// The entities that are counted.
+    pub thesaurus: ThesaurusSource,
+    /// The neutral prompts.
+    pub panel: PanelSource,
+    /// Seeds of the empty prompt, per model.
+    pub seeds_empty: u32,
+    /// Seeds of all other prompts together, per model, shared evenly among the prompts of the
+    /// budget's strata: `glance` asks only the stratum `medium`.
+    pub seeds_other: u32,
+    /// How pictures are drawn.
+    pub sampler: SamplerSpec,
+    /// Guidance weight w; the empty prompt has none.
+    pub guidance_scale: f64,
+    /// Multipliers of the adapter, rising; 0 is the base and 1 the adapter as fitted. Holds both.
+    pub doses: Vec<f64>,
+    /// Random adapters of equal spectrum that are counted beside.
+    pub placebo: u32,
+    /// Where in the thesaurus the concept belongs.
+    pub concept: ConceptSpec,
+    /// Seed of all noise of the census.
+    pub seed: u64,
+    /// Folder of the evaluator; `None`: the one that ships with the base.
+    pub evaluator: Option<PathBuf>,
+}
+
+words! {
+    /// Size of a census.
+    Budget {
+        /// Did anything big move (±0.05)?
+        Glance,
+        /// Sees changes of 0.02.
+        Survey,
+        /// For publication.
+        Census,
+        /// The recipe gives the numbers.
+        Custom,
+    }
+}
+
+/// The numbers behind a budget.
+struct Numbers {
+    seeds_empty: u32,
+    seeds_other: u32,
+    steps: u32,
+    placebo: u32,
+}
+
+impl Budget {
+    /// The numbers of this budget for `base`; a custom one has none.
+    fn numbers(self, base: &BaseSpec) -> Option<Numbers> {
+        let (seeds_empty, seeds_other, steps, placebo) = match (base, self) {
+            (_, Self::Custom) => return None,
+            (BaseSpec::Postcards, Self::Glance) => (512, 128, 12, 0),
+            (BaseSpec::Postcards, Self::Survey) => (1024, 1024, 20, 1),
+            (BaseSpec::Postcards, Self::Census) => (8192, 8192, 50, 3),
+            (BaseSpec::Folder { .. }, Self::Glance) => (256, 256, 12, 0),
+            (BaseSpec::Folder { .. }, Self::Survey) => (768, 1280, 20, 1),
+            (BaseSpec::Folder { .. }, Self::Census) => (3072, 5120, 30, 3),
+        };
+        Some(Numbers { seeds_empty, seeds_other, steps, placebo })
+    }
+}
+
+/// The entities that are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThesaurusSource {
+    /// One that ships with the project.
+    Named(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// The neutral prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PanelSource {
+    /// One that ships with the project.
+    Named(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// Where in the thesaurus the concept belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConceptSpec {
+    /// The axis it enters, such as `subject` or `style`.
+    pub facet: String,
+    /// The entity it is a kind of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+}
+
+impl Serialize for CensusSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("budget", &self.budget)?;
+        match &self.thesaurus {
+            ThesaurusSource::Named(name) => map.serialize_entry("thesaurus", name)?,
+            ThesaurusSource::File(path) => {
+                map.serialize_entry("thesaurus", &serde_json::json!({ "file": path }))?;
+            }
+        }
+        match &self.panel {
+            PanelSource::Named(name) => map.serialize_entry("panel", name)?,
+            PanelSource::File(path) => {
+                map.serialize_entry("panel", &serde_json::json!({ "file": path }))?;
+            }
+        }
+        let seeds = serde_json::json!({ "empty": self.seeds_empty, "other": self.seeds_other });
+        map.serialize_entry("seeds", &seeds)?;
+        map.serialize_entry("sampler", &self.sampler)?;
+        map.serialize_entry("guidance_scale", &self.guidance_scale)?;
+        map.serialize_entry("doses", &self.doses)?;
+        map.serialize_entry("placebo", &self.placebo)?;
+        map.serialize_entry("concept", &self.concept)?;
+        map.serialize_entry("seed", &self.seed)?;
+        if let Some(evaluator) = &self.evaluator {
+            map.serialize_entry("evaluator", evaluator)?;
+        }
+        map.end()
+    }
+}
+
+raw_section! {
+    /// What is counted, with how many pictures.
+    RawCensus {
+        /// Size: glance (default), survey, census, or custom with `seeds`.
+        budget: Choice<Budget>,
+        /// Name of a shipped thesaurus or { file: PATH } (default: the one of the base).
+        thesaurus: NameOrFile,
+        /// Name of a shipped panel of neutral prompts or { file: PATH } (default neutral).
+        panel: NameOrFile,
+        /// Pictures per model, for `budget: custom`.
+        seeds: RawSeeds,
+        /// How pictures are drawn (default ddim with eta 1 and the budget's steps).
+        sampler: Choice<RawSampler>,
+        /// Guidance weight (default: what suits the base).
+        #[schemars(range(min = 0))]
+        guidance_scale: Real,
+        /// Multipliers of the adapter, rising, with 0 and 1 among them (default [0, 0.5, 1]).
+        doses: Vec<Field<Real>>,
+        /// Random adapters counted beside (default: glance and custom 0, survey 1, census 3).
+        placebo: Whole,
+        /// Where in the thesaurus the concept belongs.
+        concept: RawConcept,
+        /// Seed of all noise of the census (default 0).
+        seed: Whole,
+        /// Folder of the evaluator (default: the one that ships with the base).
+        evaluator: PathBuf,
+    }
+}
+
+raw_section! {
+    /// Pictures per model.
+    RawSeeds {
+        /// Seeds of the empty prompt.
+        #[schemars(!default, required, range(min = 2))]
+        empty: Whole,
+        /// Seeds of all other prompts together.
+        #[schemars(!default, required)]
+        other: Whole,
+    }
+}
+
+raw_section! {
+    /// Where in the thesaurus the concept belongs.
+    RawConcept {
+        /// The axis it enters (default subject).
+        facet: String,
+        /// The entity it is a kind of (default: the dataset's class).
+        class: String,
+    }
+}
+
+/// A name, or a file.
+#[derive(Debug, Clone)]
+pub(crate) enum NameOrFile {
+    Name(String),
+    File(RawFile),
+}
+
+raw_section! {
+    /// A file.
+    RawFile {
+        /// Its path.
+        #[schemars(!default, required)]
+        file: PathBuf,
+    }
+}
+
+impl Serialize for NameOrFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Name(name) => serializer.serialize_str(name),
+            Self::File(file) => file.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NameOrFile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrFileVisitor;
+        impl<'de> serde::de::Visitor<'de> for NameOrFileVisitor {
+            type Value = NameOrFile;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a name or `{ file: PATH }`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<NameOrFile, E> {
+                Ok(NameOrFile::Name(name.to_owned()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<NameOrFile, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<NameOrFile, A::Error> {
+                RawFile::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    .map(NameOrFile::File)
+            }
+        }
+        deserializer.deserialize_any(NameOrFileVisitor)
+    }
+}
+
+impl JsonSchema for NameOrFile {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NameOrFile".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let file = generator.subschema_for::<RawFile>();
+        schemars::json_schema!({ "anyOf": [{ "type": "string" }, file] })
+    }
+}
+
+/// Doses counted where a recipe does not say it.
+const DEFAULT_DOSES: [f64; 3] = [0.0, 0.5, 1.0];
+
+/// Doses that make sense: a probe below 0, some overdose above 1.
+const DOSES: std::ops::RangeInclusive<f64> = -4.0..=4.0;
+
+/// Steps of a custom census where a recipe does not say it.
+const CUSTOM_STEPS: u32 = 12;
+
+/// What the census takes from other sections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CensusContext<'a> {
+    /// Gives sizes, thesaurus and guidance weight.
+    pub(crate) base: &'a BaseSpec,
+    /// The dataset's class.
+    pub(crate) class: Option<&'a str>,
+    /// Where files lie.
+    pub(crate) places: &'a Places,
+}
+
+impl RawCensus {
+    /// Resolves the section at `section`.
+    pub(crate) fn resolve(
+        self,
+        section: Location,
+        context: CensusContext<'_>,
+        checks: &mut Checks,
+    ) -> Option<CensusSpec> {
+        let CensusContext { base, class, places } = context;
+        let default_budget = if self.seeds.is_absent() { Budget::Glance } else { Budget::Custom };
+        let budget_at = self.budget.location().unwrap_or(section);
+        let budget = self.budget.choice_or(default_budget, "census.budget", checks);
+        let numbers = budget.numbers(base);
+        let seeds = seeds(self.seeds, budget, numbers.as_ref(), budget_at, checks);
+        let (concept, _) = self.concept.section("census.concept", section, checks);
+        let thesaurus = name_or_file(self.thesaurus, "census.thesaurus", places, checks);
+        let panel = name_or_file(self.panel, "census.panel", places, checks);
+        let evaluator = self.evaluator.given("census.evaluator", checks);
+        let default_placebo = numbers.as_ref().map_or(0, |numbers| numbers.placebo);
+        let (seeds_empty, seeds_other) = seeds?;
+        Some(CensusSpec {
+            budget,
+            thesaurus: match thesaurus {
+                None => ThesaurusSource::Named(base.thesaurus().to_owned()),
+                Some(Source::Name(name)) => ThesaurusSource::Named(name),
+                Some(Source::File(path)) => ThesaurusSource::File(path),
+            },
+            panel: match panel {
+                None => PanelSource::Named("neutral".to_owned()),
+                Some(Source::Name(name)) => PanelSource::Named(name),
+                Some(Source::File(path)) => PanelSource::File(path),
+            },
+            seeds_empty,
+            seeds_other,
+            sampler: census_sampler(self.sampler, budget, numbers.as_ref(), checks),
+            guidance_scale: self.guidance_scale.number_or(
+                base.guidance_scale(),
+                "census.guidance_scale",
+                &(0.0..=100.0),
+                checks,
+            ),
+            doses: doses(self.doses, checks),
+            placebo: self.placebo.count_or(default_placebo, "census.placebo", &(0..=64), checks),
+            concept: concept.resolve(class, checks),
+            seed: self.seed.number_or(0, "census.seed", &.., checks),
+            evaluator: evaluator.map(|path| folder(&path, "census.evaluator", places, checks)),
+        })
+    }
+}
+
+/// Seeds of the empty and of the other prompts; a named budget fixes both.
+fn seeds(
+    raw: Field<RawSeeds>,
+    budget: Budget,
+    numbers: Option<&Numbers>,
+    budget_at: Location,
+    checks: &mut Checks,
+) -> Option<(u32, u32)> {
+    let Some(Spanned { value: raw, referenced, .. }) = raw.given("census.seeds", checks) else {
+        let Some(numbers) = numbers else {
+            let message = "`census.seeds` is missing, which `budget: custom` needs";
+            checks.problem(budget_at, message);
+            return None;
+        };
+        return Some((numbers.seeds_empty, numbers.seeds_other));
+    };
+    let range = 2..=10_000_000;
+    let empty = raw.empty.required_number("census.seeds.empty", referenced, &range, checks);
+    let range = 0..=10_000_000;
+    let other = raw.other.required_number("census.seeds.other", referenced, &range, checks);
+    let (empty, other) = (u32::try_from(empty?).ok()?, u32::try_from(other?).ok()?);
+    if let Some(numbers) = numbers
+        && (numbers.seeds_empty, numbers.seeds_other) != (empty, other)
+    {
+        checks.problem_with_hint(
+            referenced,
+            format!(
+                "`census.seeds` must be {} and {} for this `budget`, found `{empty}` and `{other}`",
+                numbers.seeds_empty, numbers.seeds_other
+            ),
+            "a census with its own numbers is `budget: custom`",
+        );
+    }
+    debug_assert!(numbers.is_some() || budget == Budget::Custom, "only custom has no numbers");
+    Some((empty, other))
+}
+
+fn census_sampler(
+    raw: Field<Choice<RawSampler>>,
+    budget: Budget,
+    numbers: Option<&Numbers>,
+    checks: &mut Checks,
+) -> SamplerSpec {
+    let location = raw.location();
+    let steps = numbers.map_or(CUSTOM_STEPS, |numbers| numbers.steps);
+    let default = SamplerSpec { kind: SamplerKind::Ddim { eta: 1.0 }, steps };
+    let sampler = sampler::resolve(raw, default, "census.sampler", checks);
+    if let Some(location) = location
+        && budget != Budget::Custom
+        && sampler.steps != steps
+    {
+        checks.problem_with_hint(
+            location,
+            format!(
+                "`census.sampler` must have {steps} steps for this `budget`, found `{}`",
+                sampler.steps
+            ),
+            "a census with its own numbers is `budget: custom`",
+        );
+    }
+    sampler
+}
+
+fn doses(raw: Field<Vec<Field<Real>>>, checks: &mut Checks) -> Vec<f64> {
+    const KEY: &str = "census.doses";
+    let Some(Spanned { value, referenced, .. }) = raw.given(KEY, checks) else {
+        return DEFAULT_DOSES.to_vec();
+    };
+    let items = plain_items(value, KEY, checks);
+    for item in &items {
+        check_range(item.value, KEY, &DOSES, item.referenced, checks);
+    }
+    for (before, after) in items.iter().zip(items.iter().skip(1)) {
+        if before.value >= after.value {
+            checks.problem(
+                after.referenced,
+                format!("`{KEY}` must rise, found `{}` after `{}`", after.value, before.value),
+            );
+        }
+    }
+    let doses: Vec<f64> = items.iter().map(|item| item.value).collect();
+    for (needed, name) in [(0.0, "the base"), (1.0, "the adapter as fitted")] {
+        if !doses.contains(&needed) {
+            checks.problem(
+                referenced,
+                format!("`{KEY}` must hold {needed} ({name}), found `{doses:?}`"),
+            );
+        }
+    }
+    doses
+}
+
+impl RawConcept {
+    fn resolve(self, class: Option<&str>, checks: &mut Checks) -> ConceptSpec {
+        let facet = self.facet.given("census.concept.facet", checks);
+        let given_class = self.class.given("census.concept.class", checks);
+        ConceptSpec {
+            facet: facet.map_or_else(
+                || "subject".to_owned(),
+                |facet| text(facet, "census.concept.facet", checks),
+            ),
+            class: given_class
+                .map(|class| text(class, "census.concept.class", checks))
+                .or_else(|| class.map(str::to_owned)),
+        }
+    }
+}
+
+/// A shipped thing by name, or a file.
+enum Source {
+    Name(String),
+    File(PathBuf),
+}
+
+fn name_or_file(
+    raw: Field<NameOrFile>,
+    key: &str,
+    places: &Places,
+    checks: &mut Checks,
+) -> Option<Source> {
+    let Spanned { value, referenced, defined } = raw.given(key, checks)?;
+    match value {
+        NameOrFile::Name(name) => {
+            let name = Spanned { value: name, referenced, defined };
+            Some(Source::Name(crate::units::file_name(name, key, checks)))
+        }
+        NameOrFile::File(raw) => {
+            let key = format!("{key}.file");
+            let file = raw.file.required(&key, referenced, checks)?;
+            Some(Source::File(folder(&file, &key, places, checks)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{problems_with, with};
+
+    fn census(sets: &[&str]) -> CensusSpec {
+        with(sets).census.expect("the small recipe has a census")
+    }
+
+    #[test]
+    fn budgets_have_the_published_numbers() {
+        let numbers = |base: &str, budget: &str| {
+            let census = census(&[base, &format!("census.budget={budget}")]);
+            (census.seeds_empty, census.seeds_other, census.sampler.steps, census.placebo)
+        };
+        let postcards = "base=postcards";
+        assert_eq!(numbers(postcards, "glance"), (512, 128, 12, 0));
+        assert_eq!(numbers(postcards, "survey"), (1024, 1024, 20, 1));
+        assert_eq!(numbers(postcards, "census"), (8192, 8192, 50, 3));
+        let folder = "base={folder: {weights: w}}";
+        assert_eq!(numbers(folder, "glance"), (256, 256, 12, 0));
+        assert_eq!(numbers(folder, "survey"), (768, 1280, 20, 1));
+        assert_eq!(numbers(folder, "census"), (3072, 5120, 30, 3));
+    }
+
+    #[test]
+    fn a_census_without_budget_is_a_glance_or_custom_with_seeds() {
+        assert_eq!(census(&[]).budget, Budget::Glance);
+        let spec = census(&["census.seeds={empty: 16, other: 8}"]);
+        assert_eq!((spec.budget, spec.seeds_empty, spec.seeds_other), (Budget::Custom, 16, 8));
+        let problems = problems_with(&["census.budget=custom"]);
+        assert_eq!(problems, ["custom: `census.seeds` is missing, which `budget: custom` needs"]);
+    }
+
+    #[test]
+    fn a_named_budget_keeps_its_numbers() {
+        let problems = problems_with(&[
+            "census={budget: glance, seeds: {empty: 9, other: 8}, sampler: {ddim: {steps: 3}}}",
+        ]);
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].contains("must be 512 and 128 for this `budget`, found `9` and `8`"));
+        assert!(problems[1].contains("must have 12 steps for this `budget`, found `3`"));
+    }
+
+    #[test]
+    fn doses_rise_and_hold_the_base_and_the_adapter_as_fitted() {
+        let doses = |list: &str| problems_with(&[&format!("census.doses={list}")]);
+        assert_eq!(census(&[]).doses, [0.0, 0.5, 1.0]);
+        assert_eq!(census(&["census.doses=[-0.5, 0, 1, 1.25]"]).doses, [-0.5, 0.0, 1.0, 1.25]);
+        assert!(doses("[0.5, 1]")[0].contains("must hold 0 (the base)"));
+        assert!(doses("[0, 0.5]")[0].contains("must hold 1 (the adapter as fitted)"));
+        assert_eq!(doses("[0, 1, 1]"), ["1: `census.doses` must rise, found `1` after `1`"]);
+        assert_eq!(
+            doses("[0, 1, 9]"),
+            ["9: `census.doses` must be at least -4 and at most 4, found `9`"]
+        );
+        assert_eq!(doses("[0, x, 1]"), ["x: `census.doses` must be a number, found the text `x`"]);
+        assert_eq!(doses("[0, , 1]").len(), 1);
+        assert_eq!(doses("[]").len(), 2);
+    }
+
+    #[test]
+    fn the_concept_is_of_the_datasets_class() {
+        let concept = census(&[]).concept;
+        assert_eq!((concept.facet.as_str(), concept.class.as_deref()), ("subject", Some("tower")));
+        let concept = census(&["census.concept={facet: style, class: ink}"]).concept;
+        assert_eq!((concept.facet.as_str(), concept.class.as_deref()), ("style", Some("ink")));
+    }
+
+    #[test]
+    fn thesaurus_and_panel_are_named_or_files() {
+        let spec = census(&[]);
+        assert_eq!(spec.thesaurus, ThesaurusSource::Named("postcards".to_owned()));
+        assert_eq!(spec.panel, PanelSource::Named("neutral".to_owned()));
+        let spec = census(&["census.thesaurus={file: my.yaml}", "census.panel=own"]);
+        assert_eq!(spec.thesaurus, ThesaurusSource::File("my.yaml".into()));
+        assert_eq!(spec.panel, PanelSource::Named("own".to_owned()));
+        let problems = problems_with(&["census.panel=../secret"]);
+        assert!(problems[0].starts_with("../secret: `census.panel` must be"), "{problems:?}");
+    }
+}
