@@ -66,6 +66,17 @@ struct Numbers {
     placebo: u32,
 }
 
+impl std::fmt::Display for Budget {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Glance => "glance",
+            Self::Survey => "survey",
+            Self::Census => "census",
+            Self::Custom => "custom",
+        })
+    }
+}
+
 impl Budget {
     /// The numbers of this budget for `base`; a custom one has none.
     fn numbers(self, base: &BaseSpec) -> Option<Numbers> {

@@ -1,0 +1,257 @@
+//! Convolution of small images as a product of matrices, and its gradients.
+//!
+//! A task takes a few images, lays out their columns in a buffer that its thread keeps, and
+//! multiplies. Images whose columns would not stay in the cache are left to burn.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::DType;
+use rayon::prelude::*;
+
+use super::columns::{Geometry, gather, scatter};
+use super::element::{Dense, Element, tensor};
+use super::gemm::{Into, Shape, gemm};
+use super::lanes::sum;
+use super::parallel::{add_up, for_each, for_each_with};
+use super::simd::vectorized;
+
+/// Columns that make a product worth its overhead.
+const COLUMNS: usize = 256;
+/// Elements of the largest buffer of columns.
+const LARGEST: usize = 1 << 21;
+/// Parts of the weight's gradient, at most.
+const PARTS: usize = 8;
+
+impl Geometry {
+    /// Whether the columns of one image fit into a buffer that stays in the cache.
+    pub(crate) fn small(&self) -> bool {
+        self.pointwise() || self.depth() * self.area() <= LARGEST
+    }
+
+    /// Images of one task, a function of the shape alone.
+    fn group(&self) -> usize {
+        (COLUMNS / self.area().max(1)).clamp(1, self.batch.max(1))
+    }
+
+    /// Elements that a task of `group` images needs beside its operands: columns, then a matrix.
+    fn scratch(&self) -> [usize; 2] {
+        let group = self.group();
+        let columns = group * self.area();
+        let alone = group == 1;
+        [
+            if alone && self.pointwise() { 0 } else { self.depth() * columns },
+            if alone { 0 } else { self.channels[1] * columns },
+        ]
+    }
+}
+
+/// x ⋆ W + b; a `bias` without elements stands for none.
+pub(crate) fn forward([x, weight, bias]: [&FlexTensor; 3], geometry: &Geometry) -> FlexTensor {
+    if x.dtype() == DType::F32 {
+        run_forward::<f32>([x, weight, bias], geometry)
+    } else {
+        run_forward::<f64>([x, weight, bias], geometry)
+    }
+}
+
+fn run_forward<T: Element>(operands: [&FlexTensor; 3], geometry: &Geometry) -> FlexTensor {
+    let [x, weight, bias] = operands.map(Dense::new);
+    let (values, weight, bias) = (x.values::<T>(), weight.values::<T>(), bias.values::<T>());
+    let group = geometry.group();
+    let [in_image, out_image] = geometry.images();
+    let mut y = vec![T::ZERO; geometry.batch * out_image];
+    let [n_columns, n_product] = geometry.scratch();
+    let tasks = y
+        .par_chunks_mut((group * out_image).max(1))
+        .zip(values.par_chunks((group * in_image).max(1)));
+    let weight_by = geometry.depth() * group * geometry.area();
+    for_each_with(tasks, weight_by, n_columns + n_product, |scratch: &mut [T], (y, x)| {
+        let (columns, product) = scratch.split_at_mut(n_columns);
+        multiply(geometry, [x, weight], y, [columns, product]);
+        if !bias.is_empty() {
+            vectorized(|| {
+                for (y, &b) in y.chunks_exact_mut(geometry.area()).zip(bias.iter().cycle()) {
+                    for y in y {
+                        *y += b;
+                    }
+                }
+            });
+        }
+    });
+    let [height, width] = geometry.out;
+    tensor(y, [geometry.batch, geometry.channels[1], height, width])
+}
+
+/// The columns of the images in `x`, in `buffer` unless they are the image itself.
+fn columns_of<'a, T: Element>(geometry: &Geometry, x: &'a [T], buffer: &'a mut [T]) -> &'a [T] {
+    if buffer.is_empty() {
+        return x;
+    }
+    let (area, [in_image, _]) = (geometry.area(), geometry.images());
+    let stride = x.len() / in_image * area;
+    vectorized(|| {
+        for (i, image) in x.chunks_exact(in_image).enumerate() {
+            gather(geometry, image, &mut buffer[i * area..], stride);
+        }
+    });
+    buffer
+}
+
+/// y = W · columns(x) for the images of one task.
+fn multiply<T: Element>(
+    geometry: &Geometry,
+    [x, weight]: [&[T]; 2],
+    y: &mut [T],
+    [columns, product]: [&mut [T]; 2],
+) {
+    let (area, depth, outputs) = (geometry.area(), geometry.depth(), geometry.channels[1]);
+    let n = y.len() / outputs;
+    let columns = columns_of(geometry, x, columns);
+    let result = if n == area { &mut *y } else { &mut *product };
+    gemm(
+        (result, Shape::dense(outputs, n)),
+        (weight, Shape::dense(outputs, depth)),
+        (columns, Shape::dense(depth, n)),
+        T::ONE,
+        Into::Replace,
+    );
+    if n != area {
+        for (i, image) in y.chunks_exact_mut(outputs * area).enumerate() {
+            for (row, channel) in product.chunks_exact(n).zip(image.chunks_exact_mut(area)) {
+                channel.copy_from_slice(&row[i * area..][..area]);
+            }
+        }
+    }
+}
+
+/// The images of `dy` side by side as one matrix, in `buffer` if there are several.
+fn side_by_side<'a, T: Element>(geometry: &Geometry, dy: &'a [T], buffer: &'a mut [T]) -> &'a [T] {
+    let (area, [_, out_image]) = (geometry.area(), geometry.images());
+    if dy.len() == out_image {
+        return dy;
+    }
+    let n = dy.len() / geometry.channels[1];
+    for (i, image) in dy.chunks_exact(out_image).enumerate() {
+        for (row, channel) in buffer.chunks_exact_mut(n).zip(image.chunks_exact(area)) {
+            row[i * area..][..area].copy_from_slice(channel);
+        }
+    }
+    buffer
+}
+
+/// The gradient with respect to x.
+pub(crate) fn input_gradient([dy, weight]: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {
+    if dy.dtype() == DType::F32 {
+        run_input_gradient::<f32>([dy, weight], geometry)
+    } else {
+        run_input_gradient::<f64>([dy, weight], geometry)
+    }
+}
+
+fn run_input_gradient<T: Element>(operands: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {
+    let [dy, weight] = operands.map(Dense::new);
+    let (slopes, weight) = (dy.values::<T>(), weight.values::<T>());
+    let (group, area, depth) = (geometry.group(), geometry.area(), geometry.depth());
+    let [inputs, outputs] = geometry.channels;
+    let [in_image, out_image] = geometry.images();
+    let mut dx = vec![T::ZERO; geometry.batch * in_image];
+    let [n_columns, n_rows] = geometry.scratch();
+    let tasks = dx
+        .par_chunks_mut((group * in_image).max(1))
+        .zip(slopes.par_chunks((group * out_image).max(1)));
+    for_each_with(
+        tasks,
+        depth * group * area,
+        n_columns + n_rows,
+        |scratch: &mut [T], (dx, dy)| {
+            let (columns, rows) = scratch.split_at_mut(n_columns);
+            let dy = side_by_side(geometry, dy, rows);
+            let n = dx.len() / in_image * area;
+            let direct = n_columns == 0;
+            let result = if direct { &mut *dx } else { &mut *columns };
+            gemm(
+                (result, Shape::dense(depth, n)),
+                (weight, Shape::dense(outputs, depth).transposed()),
+                (dy, Shape::dense(outputs, n)),
+                T::ONE,
+                Into::Replace,
+            );
+            if !direct {
+                vectorized(|| {
+                    for (i, image) in dx.chunks_exact_mut(in_image).enumerate() {
+                        scatter(geometry, &mut columns[i * area..], n, image);
+                    }
+                });
+            }
+        },
+    );
+    let [height, width] = geometry.size;
+    tensor(dx, [geometry.batch, inputs, height, width])
+}
+
+/// The gradient with respect to the weight.
+pub(crate) fn weight_gradient([x, dy]: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {
+    if x.dtype() == DType::F32 {
+        run_weight_gradient::<f32>([x, dy], geometry)
+    } else {
+        run_weight_gradient::<f64>([x, dy], geometry)
+    }
+}
+
+fn run_weight_gradient<T: Element>(operands: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {
+    let [x, dy] = operands.map(Dense::new);
+    let (values, slopes) = (x.values::<T>(), dy.values::<T>());
+    let (group, area, depth) = (geometry.group(), geometry.area(), geometry.depth());
+    let [inputs, outputs] = geometry.channels;
+    let [in_image, out_image] = geometry.images();
+    let n_groups = geometry.batch.div_ceil(group).max(1);
+    // Images of one part: whole groups.
+    let images = n_groups.div_ceil(PARTS) * group;
+    let mut parts = vec![T::ZERO; geometry.batch.div_ceil(images).max(1) * outputs * depth];
+    let [n_columns, n_rows] = geometry.scratch();
+    let tasks = parts
+        .par_chunks_mut((outputs * depth).max(1))
+        .zip(values.par_chunks((images * in_image).max(1)))
+        .zip(slopes.par_chunks((images * out_image).max(1)));
+    let weight_by = depth * images * area;
+    for_each_with(tasks, weight_by, n_columns + n_rows, |scratch: &mut [T], ((part, x), dy)| {
+        let (columns, rows) = scratch.split_at_mut(n_columns);
+        for (x, dy) in x.chunks(group * in_image).zip(dy.chunks(group * out_image)) {
+            let n = dy.len() / outputs;
+            let dy = side_by_side(geometry, dy, rows);
+            let columns = columns_of(geometry, x, columns);
+            // Transposed, because the product packs the narrower of its factors.
+            gemm(
+                (part, Shape::dense(depth, outputs)),
+                (columns, Shape::dense(depth, n)),
+                (dy, Shape::dense(outputs, n).transposed()),
+                T::ONE,
+                Into::Add,
+            );
+        }
+    });
+    let side = geometry.kernel;
+    tensor(add_up(parts, outputs * depth), [depth, outputs])
+        .transpose(0, 1)
+        .to_contiguous()
+        .reshape([outputs, inputs, side, side].into())
+}
+
+/// Σ dy over images and pixels.
+pub(crate) fn bias_gradient(dy: &FlexTensor, geometry: &Geometry) -> FlexTensor {
+    if dy.dtype() == DType::F32 {
+        run_bias_gradient::<f32>(dy, geometry)
+    } else {
+        run_bias_gradient::<f64>(dy, geometry)
+    }
+}
+
+fn run_bias_gradient<T: Element>(dy: &FlexTensor, geometry: &Geometry) -> FlexTensor {
+    let dy = Dense::new(dy);
+    let (area, outputs) = (geometry.area(), geometry.channels[1]);
+    let mut parts = vec![T::ZERO; geometry.batch.max(1) * outputs];
+    let channels = parts.par_iter_mut().zip(dy.values::<T>().par_chunks_exact(area.max(1)));
+    for_each(channels, area, |(part, dy)| {
+        *part = vectorized(|| sum(dy, |dy| dy));
+    });
+    tensor(add_up(parts, outputs), [outputs])
+}

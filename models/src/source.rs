@@ -1,0 +1,185 @@
+//! Where a network's tensors come from: a file, with a full account, or drawn initial values.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use checkpoints::{CheckpointError, HostTensor};
+use recipes::draws;
+
+use crate::error::{Misshaped, ModelError};
+
+/// Named tensors on the host.
+pub trait TensorSource {
+    /// Where they come from, for messages.
+    fn label(&self) -> String;
+    /// All names.
+    fn names(&self) -> Vec<String>;
+    /// Shape of one tensor; `None` if there is none of that name.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    /// One tensor.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes cannot be read or the dtype is unknown.
+    fn read(&self, name: &str) -> Result<HostTensor, CheckpointError>;
+}
+
+/// How a parameter starts when a network is trained from scratch; PyTorch's defaults.
+#[derive(Clone, Copy, Debug)]
+pub enum Initial {
+    /// Uniform in ± the bound.
+    Uniform(f64),
+    /// Normal with mean 0 and the given deviation.
+    Normal(f64),
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+    /// All the same value.
+    Constant(f64),
+}
+
+enum Origin<'a> {
+    File(&'a dyn TensorSource),
+    Drawn { seed: u64 },
+}
+
+#[derive(Default)]
+struct Account {
+    used: BTreeSet<String>,
+    missing: Vec<String>,
+    misshaped: Vec<Misshaped>,
+    unreadable: Option<CheckpointError>,
+}
+
+struct Shared<'a> {
+    origin: Origin<'a>,
+    device: Device,
+    account: RefCell<Account>,
+}
+
+/// Hands a network its tensors by name, and keeps account of what was missing, left over or of
+/// another shape, so that one error lists everything.
+pub struct Builder<'a> {
+    shared: std::rc::Rc<Shared<'a>>,
+    path: String,
+}
+
+impl std::fmt::Debug for Builder<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Builder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Takes tensors from `source`.
+    pub fn from_source(source: &'a dyn TensorSource, device: &Device) -> Self {
+        Self::with_origin(Origin::File(source), device)
+    }
+
+    /// Draws initial values, each from a stream keyed by `seed` and the parameter's path.
+    pub fn initial(seed: u64, device: &Device) -> Self {
+        Self::with_origin(Origin::Drawn { seed }, device)
+    }
+
+    fn with_origin(origin: Origin<'a>, device: &Device) -> Self {
+        let shared = Shared { origin, device: device.clone(), account: RefCell::default() };
+        Self { shared: std::rc::Rc::new(shared), path: String::new() }
+    }
+
+    /// The builder of the member `name`, which may hold dots.
+    #[must_use]
+    pub fn at(&self, name: impl std::fmt::Display) -> Self {
+        let path = crate::visit::join(&self.path, &name.to_string());
+        Self { shared: std::rc::Rc::clone(&self.shared), path }
+    }
+
+    /// Where the tensors are made.
+    pub fn device(&self) -> &Device {
+        &self.shared.device
+    }
+
+    /// Whether the source holds `name` below this path; drawn networks hold everything.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.shared.origin {
+            Origin::File(source) => source.shape(&crate::visit::join(&self.path, name)).is_some(),
+            Origin::Drawn { .. } => true,
+        }
+    }
+
+    /// The tensor `name` of this shape in f32. A missing or mis-shaped one is noted and zeros are
+    /// returned, so that [`Builder::finish`] can list all of them.
+    pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], initial: Initial) -> Tensor<D> {
+        let path = crate::visit::join(&self.path, name);
+        let values = match &self.shared.origin {
+            Origin::File(source) => self.read(*source, &path, &shape),
+            Origin::Drawn { seed } => Some(drawn(*seed, &path, &shape, initial)),
+        };
+        let values = values.unwrap_or_else(|| vec![0.0; shape.iter().product()]);
+        Tensor::from_data(TensorData::new(values, shape), (&self.shared.device, DType::F32))
+    }
+
+    fn read(&self, source: &dyn TensorSource, path: &str, shape: &[usize]) -> Option<Vec<f32>> {
+        let mut account = self.shared.account.borrow_mut();
+        let Some(found) = source.shape(path) else {
+            account.missing.push(path.to_owned());
+            return None;
+        };
+        account.used.insert(path.to_owned());
+        // Old files keep the projections of the VAE's attention as 1×1 convolutions.
+        let squeezed = found.len() == shape.len() + 2 && found.ends_with(&[1, 1]) && found.starts_with(shape);
+        if found != shape && !squeezed {
+            account.misshaped.push(Misshaped { name: path.to_owned(), expected: shape.to_vec(), found });
+            return None;
+        }
+        match source.read(path) {
+            Ok(tensor) => Some(tensor.f32().into_owned()),
+            Err(error) => {
+                account.unreadable.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Ends the account.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tensors`] lists every missing, unexpected and mis-shaped tensor; names for
+    /// which `ignored` holds are not counted as unexpected.
+    pub fn finish(&self, ignored: fn(&str) -> bool) -> Result<(), ModelError> {
+        let mut account = self.shared.account.borrow_mut();
+        if let Some(error) = account.unreadable.take() {
+            return Err(ModelError::Checkpoint(error));
+        }
+        let Origin::File(source) = &self.shared.origin else { return Ok(()) };
+        let unexpected: Vec<String> =
+            source.names().into_iter().filter(|name| !account.used.contains(name) && !ignored(name)).collect();
+        if account.missing.is_empty() && account.misshaped.is_empty() && unexpected.is_empty() {
+            return Ok(());
+        }
+        Err(ModelError::Tensors {
+            file: source.label(),
+            missing: std::mem::take(&mut account.missing),
+            unexpected,
+            misshaped: std::mem::take(&mut account.misshaped),
+        })
+    }
+}
+
+fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {
+    let n_values = shape.iter().product();
+    let mut stream = draws::keyed(seed, path);
+    match initial {
+        Initial::Uniform(bound) => {
+            (0..n_values).map(|_| ((draws::uniform(&mut stream) * 2.0 - 1.0) * bound) as f32).collect()
+        }
+        Initial::Normal(deviation) => {
+            draws::normals(&mut stream, n_values).into_iter().map(|value| value * deviation as f32).collect()
+        }
+        Initial::Zeros => vec![0.0; n_values],
+        Initial::Ones => vec![1.0; n_values],
+        Initial::Constant(value) => vec![value as f32; n_values],
+    }
+}

@@ -1,0 +1,170 @@
+//! CLIP's byte-pair encoding.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+
+use crate::error::ModelError;
+
+/// Marks the beginning of a text.
+pub const BEGIN: &str = "<|startoftext|>";
+/// Marks the end of a text, stands for unknown tokens and, in most models, pads.
+pub const END: &str = "<|endoftext|>";
+
+/// How CLIP cuts a text into words before byte-pair encoding.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Turns texts into token ids of a fixed length.
+///
+/// Source: transformers `CLIPTokenizer` (`CLIPTokenizerFast`), proved by the golden case `tokenizer`.
+#[derive(Clone, Debug)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    begin: u32,
+    end: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+/// What happens to a text with more tokens than the encoder reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLength {
+    /// It is an error.
+    Error,
+    /// It is cut, and the end mark kept.
+    Truncate,
+}
+
+impl ClipTokenizer {
+    /// Reads `tokenizer.json`, or else `vocab.json` and `merges.txt`, with the padding token and the
+    /// length of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`] for files that are missing, malformed, or lack CLIP's marks.
+    pub fn load(dir: &Path) -> Result<Self, ModelError> {
+        let settings = settings(dir)?;
+        let whole = dir.join("tokenizer.json");
+        let mut tokenizer = if whole.is_file() {
+            Tokenizer::from_file(&whole).map_err(|error| broken(&whole, &error))?
+        } else {
+            from_vocabulary(dir)?
+        };
+        let pad = token_text(&settings, "pad_token").unwrap_or_else(|| END.to_owned());
+        let special = |text: &str| AddedToken::from(text.to_owned(), true).normalized(false);
+        let specials = [BEGIN, END, pad.as_str()].map(special);
+        // Adding is how a tokenizer learns that these strings are never cut; all must exist already.
+        tokenizer.add_special_tokens(specials).map_err(|error| broken(dir, &error))?;
+        let id = |text: &str| {
+            tokenizer.token_to_id(text).ok_or_else(|| broken(dir, &format!("the vocabulary lacks `{text}`")))
+        };
+        let (begin, end, pad) = (id(BEGIN)?, id(END)?, id(&pad)?);
+        let max_length = settings.get("model_max_length").and_then(Value::as_u64).unwrap_or(77);
+        // transformers writes 10³⁰ for "no limit".
+        let max_length = usize::try_from(max_length).unwrap_or(77).clamp(2, 77);
+        Ok(Self { tokenizer, begin, end, pad, max_length })
+    }
+
+    /// Ids with begin and end mark, neither padded nor cut.
+    ///
+    /// # Errors
+    ///
+    /// When the vocabulary cannot express the text.
+    pub fn ids(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|error| ModelError::Tokenizer { path: text.to_owned(), reason: error.to_string() })?;
+        let mut ids = vec![self.begin];
+        ids.extend(encoding.get_ids());
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// Ids padded to [`ClipTokenizer::max_length`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::PromptTooLong`] if `over_length` forbids cutting.
+    pub fn encode(&self, text: &str, over_length: OverLength) -> Result<Vec<u32>, ModelError> {
+        let mut ids = self.ids(text)?;
+        if ids.len() > self.max_length {
+            if over_length == OverLength::Error {
+                let (found, limit) = (ids.len(), self.max_length);
+                return Err(ModelError::PromptTooLong { prompt: text.to_owned(), found, limit });
+            }
+            ids.truncate(self.max_length - 1);
+            ids.push(self.end);
+        }
+        ids.resize(self.max_length, self.pad);
+        Ok(ids)
+    }
+
+    /// Ids of every encoded text.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Shortens the encoded texts to what a text encoder reads.
+    pub fn limit(&mut self, positions: usize) {
+        self.max_length = self.max_length.min(positions);
+    }
+}
+
+fn from_vocabulary(dir: &Path) -> Result<Tokenizer, ModelError> {
+    let (vocabulary, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
+    for path in [&vocabulary, &merges] {
+        if !path.is_file() {
+            return Err(broken(dir, &format!("neither `tokenizer.json` nor `{}` is there", path.display())));
+        }
+    }
+    let text = |path: &PathBuf| path.display().to_string();
+    let bpe = BPE::from_file(&text(&vocabulary), &text(&merges))
+        .unk_token(END.to_owned())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()
+        .map_err(|error| broken(dir, &error))?;
+    let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")
+        .map_err(|error| broken(dir, &error))?;
+    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)
+        .map_err(|error| broken(dir, &error))?;
+    let mut tokenizer = Tokenizer::new(bpe);
+    tokenizer
+        .with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
+        .map_err(|error| broken(dir, &error))?;
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
+        words.into(),
+        ByteLevel::default().add_prefix_space(false).use_regex(false).into(),
+    ])));
+    Ok(tokenizer)
+}
+
+/// `special_tokens_map.json` overlaid by `tokenizer_config.json`; either may be absent.
+fn settings(dir: &Path) -> Result<serde_json::Map<String, Value>, ModelError> {
+    let mut settings = serde_json::Map::new();
+    for name in ["special_tokens_map.json", "tokenizer_config.json"] {
+        let path = dir.join(name);
+        if path.is_file() {
+            let value: Value = checkpoints::fs::read_json(&path)?;
+            settings.extend(value.as_object().cloned().unwrap_or_default());
+        }
+    }
+    Ok(settings)
+}
+
+/// A token given as text or as an object with `content`.
+fn token_text(settings: &serde_json::Map<String, Value>, field: &str) -> Option<String> {
+    let value = settings.get(field)?;
+    value.as_str().or_else(|| value.get("content").and_then(Value::as_str)).map(str::to_owned)
+}
+
+fn broken(path: &Path, reason: &dyn std::fmt::Display) -> ModelError {
+    ModelError::Tokenizer { path: path.display().to_string(), reason: reason.to_string() }
+}

@@ -1,0 +1,206 @@
+//! The denoising network of SD 1.x, SD 2.x and SDXL.
+
+mod attention;
+mod block;
+mod config;
+mod resnet;
+mod time;
+
+pub use config::{Halves, Level, TextTime, UNetConfig};
+
+pub(crate) use attention::{Attention, join_heads, map_from_positions, positions_from_map, split_heads};
+pub(crate) use resnet::{Downsample2D, ResnetBlock2D, ResnetStyle, Upsample2D};
+
+use attention::TransformerStyle;
+use block::{Conditions, DownBlock, MidBlock, Place, UpBlock};
+use burn::tensor::Tensor;
+use time::{TimestepEmbedding, sinusoids};
+
+use crate::error::ModelError;
+use crate::layer::{Conv2d, GroupNorm, Window};
+use crate::ops;
+use crate::source::Builder;
+use crate::visit::network;
+
+/// SDXL's conditioning besides the text states.
+#[derive(Clone, Debug)]
+pub struct AddedConditions {
+    /// Pooled and projected text, `[batch, width]`.
+    pub pooled_text: Tensor<2>,
+    /// `(original height, width, crop top, left, target height, width)` in pixels, `[batch, 6]`.
+    pub time_ids: Tensor<2>,
+}
+
+/// Predicts noise (or velocity, or the clean latents) from noisy latents, timesteps and text.
+///
+/// Source: diffusers `UNet2DConditionModel`, proved by the golden cases `unet_sd1`, `unet_sd2` and
+/// `unet_sdxl`.
+#[derive(Clone, Debug)]
+pub struct UNet2DConditionModel {
+    config: UNetConfig,
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    add_embedding: Option<TimestepEmbedding>,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+network!(UNet2DConditionModel {
+    conv_in: "conv_in",
+    time_embedding: "time_embedding",
+    add_embedding: "add_embedding",
+    down_blocks: "down_blocks",
+    up_blocks: "up_blocks",
+    mid_block: "mid_block",
+    conv_norm_out: "conv_norm_out",
+    conv_out: "conv_out",
+});
+
+impl UNet2DConditionModel {
+    /// Builds the network of `config` with the builder's tensors.
+    pub fn new(builder: &Builder<'_>, config: &UNetConfig) -> Self {
+        let time_width = config.time_width();
+        let top = config.levels[0].channels;
+        let added = |text_time: TextTime| {
+            TimestepEmbedding::new(&builder.at("add_embedding"), text_time.input_width, time_width)
+        };
+        Self {
+            conv_in: Conv2d::new(&builder.at("conv_in"), config.in_channels, top, Window::THREE),
+            time_embedding: TimestepEmbedding::new(&builder.at("time_embedding"), top, time_width),
+            add_embedding: config.text_time.map(added),
+            down_blocks: down_blocks(builder, config),
+            mid_block: mid_block(builder, config),
+            up_blocks: up_blocks(builder, config),
+            conv_norm_out: GroupNorm::new(&builder.at("conv_norm_out"), config.norm_groups, top, config.norm_eps),
+            conv_out: Conv2d::new(&builder.at("conv_out"), top, config.out_channels, Window::THREE),
+            config: config.clone(),
+        }
+    }
+
+    /// The shape of this network.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The network's output for noisy latents.
+    ///
+    /// # Shapes
+    ///
+    /// - `noisy`: `[batch, in_channels, height, width]`, scaled latents; sides must be multiples of
+    ///   [`UNetConfig::side_multiple`]
+    /// - `timesteps`: `[batch]`, f32, in `0..1000`
+    /// - `context`: `[batch, tokens, cross_attention_dim]`
+    /// - result: `[batch, out_channels, height, width]`
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Size`] for sides the levels cannot halve, [`ModelError::Config`] when the
+    /// configuration asks for added conditions and none are given.
+    pub fn forward(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: Tensor<1>,
+        context: &Tensor<3>,
+        added: Option<&AddedConditions>,
+    ) -> Result<Tensor<4>, ModelError> {
+        self.check_size(&noisy)?;
+        let activated_time = ops::silu(self.time_embedding(timesteps, added)?);
+        let given = Conditions { activated_time: &activated_time, context };
+        let mut hidden = self.conv_in.forward(noisy);
+        let mut skips = vec![hidden.clone()];
+        for block in &self.down_blocks {
+            hidden = block.forward(hidden, &given, &mut skips);
+        }
+        hidden = self.mid_block.forward(hidden, &given);
+        for block in &self.up_blocks {
+            hidden = block.forward(hidden, &given, &mut skips);
+        }
+        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(hidden)))
+    }
+
+    fn time_embedding(
+        &self,
+        timesteps: Tensor<1>,
+        added: Option<&AddedConditions>,
+    ) -> Result<Tensor<2>, ModelError> {
+        let config = &self.config;
+        let sines = |values, width| sinusoids(values, width, config.halves, config.freq_shift);
+        let embedding = self.time_embedding.forward(sines(timesteps, config.levels[0].channels));
+        let (Some(text_time), Some(projection)) = (config.text_time, &self.add_embedding) else {
+            return Ok(embedding);
+        };
+        let Some(added) = added else {
+            return Err(ModelError::Config {
+                file: "unet/config.json".to_owned(),
+                field: "addition_embed_type".to_owned(),
+                found: "`text_time` without pooled text and sizes".to_owned(),
+                expected: "both to be given".to_owned(),
+            });
+        };
+        let [batch, n_sizes] = added.time_ids.dims();
+        let sizes = sines(added.time_ids.clone().reshape([batch * n_sizes]), text_time.time_width);
+        let sizes = sizes.reshape([batch, n_sizes * text_time.time_width]);
+        let joined = Tensor::cat(vec![added.pooled_text.clone(), sizes], 1);
+        Ok(embedding + projection.forward(joined))
+    }
+
+    fn check_size(&self, noisy: &Tensor<4>) -> Result<(), ModelError> {
+        let [_, _, height, width] = noisy.dims();
+        let multiple = self.config.side_multiple();
+        if height.is_multiple_of(multiple) && width.is_multiple_of(multiple) && height > 0 && width > 0 {
+            return Ok(());
+        }
+        Err(ModelError::Size { found: [height, width], multiple })
+    }
+}
+
+fn resnet_style(config: &UNetConfig) -> ResnetStyle {
+    ResnetStyle { groups: config.norm_groups, eps: config.norm_eps, time_width: Some(config.time_width()) }
+}
+
+fn transformer_style(config: &UNetConfig, heads: usize, depth: usize) -> TransformerStyle {
+    TransformerStyle {
+        heads,
+        depth,
+        context_width: config.cross_attention_dim,
+        groups: config.norm_groups,
+        linear_projection: config.linear_projection,
+    }
+}
+
+fn down_blocks(builder: &Builder<'_>, config: &UNetConfig) -> Vec<DownBlock> {
+    let last = config.levels.len() - 1;
+    let block = |(index, level): (usize, &Level)| {
+        let n_in = config.levels[index.saturating_sub(1)].channels;
+        let place =
+            Place { n_in, n_out: level.channels, n_layers: config.layers_per_block, resamples: index < last };
+        let transformer = level.down_heads.map(|heads| transformer_style(config, heads, level.depth));
+        DownBlock::new(&builder.at(format!("down_blocks.{index}")), place, resnet_style(config), transformer)
+    };
+    config.levels.iter().enumerate().map(block).collect()
+}
+
+fn mid_block(builder: &Builder<'_>, config: &UNetConfig) -> MidBlock {
+    let bottom = config.levels[config.levels.len() - 1];
+    let transformer = transformer_style(config, config.mid_heads, bottom.depth);
+    MidBlock::new(&builder.at("mid_block"), bottom.channels, resnet_style(config), transformer)
+}
+
+fn up_blocks(builder: &Builder<'_>, config: &UNetConfig) -> Vec<UpBlock> {
+    let last = config.levels.len() - 1;
+    let block = |(index, level_idx): (usize, usize)| {
+        let level = config.levels[level_idx];
+        let place = Place {
+            n_in: config.levels[(level_idx + 1).min(last)].channels,
+            n_out: level.channels,
+            n_layers: config.layers_per_block + 1,
+            resamples: level_idx > 0,
+        };
+        let n_below = config.levels[level_idx.saturating_sub(1)].channels;
+        let transformer = level.up_heads.map(|heads| transformer_style(config, heads, level.depth));
+        UpBlock::new(&builder.at(format!("up_blocks.{index}")), place, n_below, resnet_style(config), transformer)
+    };
+    (0..=last).rev().enumerate().map(block).collect()
+}
