@@ -1,0 +1,28 @@
+//! Turns images and captions, found or rendered, into deterministic host batches.
+//!
+//! [`open`] lists, hashes and decodes what a recipe names, and reports every problem at once;
+//! [`Batches`] says which pictures a training step sees, as a pure function of seed and step.
+//! [`postcards`] is a world of drawn pictures whose factors are known. Networks, devices and files
+//! that are written are left to others.
+
+mod batch;
+mod bucket;
+mod caption;
+mod dataset;
+mod decode;
+mod error;
+mod index;
+mod order;
+pub mod postcards;
+mod problem;
+mod warning;
+
+pub use batch::{Batches, MicroBatch, Sample};
+pub use bucket::{Bucket, Fit, assigned, fit, table};
+pub use dataset::{Dataset, Example, Role, open};
+pub use decode::{Mirror, Pixels, pixels};
+pub use error::DatasetError;
+pub use order::order;
+pub use postcards::concept;
+pub use problem::{Problem, ProblemKind};
+pub use warning::Warning;
