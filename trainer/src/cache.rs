@@ -1,0 +1,271 @@
+//! What the frozen parts say of pictures and captions, computed once and kept on the host.
+//!
+//! The posterior is kept, not a sample of it, so that latents stay random at every step. Mirrored
+//! pictures are encoded on their own: the autoencoder does not commute with mirroring.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use checkpoints::Watch;
+use datasets::{Dataset, Mirror, Pixels};
+use models::Base;
+use models::base::{host_values, tensor_from_host};
+use recipes::{Flip, VaeSample, draws};
+
+use crate::error::TrainError;
+use crate::event::Event;
+
+/// Captions per forward pass.
+const BATCH: usize = 8;
+
+/// What the autoencoder says of a picture, and of its mirror image if the recipe mirrors.
+#[derive(Clone, Debug)]
+struct Picture {
+    /// `[channels, height, width]` of its latents.
+    shape: [usize; 3],
+    posteriors: Vec<Posterior>,
+}
+
+/// Mean and log-variance of unscaled latents, row-major.
+#[derive(Clone, Debug)]
+struct Posterior {
+    mean: Vec<f32>,
+    log_variance: Vec<f32>,
+}
+
+/// Posteriors and text states of a dataset.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// As the examples of the dataset.
+    pictures: Vec<Picture>,
+    scaling_factor: f64,
+    vae_sample: VaeSample,
+    /// Text states by caption, row-major; empty while the text encoder is trained.
+    texts: BTreeMap<String, Vec<f32>>,
+    text_shape: [usize; 2],
+}
+
+/// Where text states come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Texts {
+    /// From the cache.
+    Cached,
+    /// From the text encoder at every step.
+    Live,
+}
+
+impl Cache {
+    /// Encodes all pictures and captions of `dataset`; `None` if a stop was requested.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be decoded or is encoded to values that are not finite, by name; a
+    /// caption that is too long.
+    pub fn fill(
+        base: &Base,
+        dataset: &Dataset,
+        texts: Texts,
+        watch: &mut Watch<'_, Event>,
+    ) -> Result<Option<Self>, TrainError> {
+        let captions = captions(dataset);
+        for (caption, path) in &captions {
+            let encoded = base.tokenizer.encode(caption, models::tokenizer::OverLength::Error);
+            encoded.map_err(|source| TrainError::Caption { path: (*path).to_owned(), source })?;
+        }
+        let mut cache = Self {
+            pictures: Vec::with_capacity(dataset.examples.len()),
+            scaling_factor: base.vae.config().scaling_factor,
+            vae_sample: dataset.images.vae_sample,
+            texts: BTreeMap::new(),
+            text_shape: [0; 2],
+        };
+        if texts == Texts::Cached {
+            cache.encode_texts(base, &captions.into_keys().collect::<Vec<_>>())?;
+        }
+        let total = dataset.examples.len();
+        for index in 0..total {
+            if watch.stop_requested() {
+                return Ok(None);
+            }
+            cache.pictures.push(picture(base, dataset, index)?);
+            watch.tell(&Event::Cached { done: index + 1, total });
+        }
+        Ok(Some(cache))
+    }
+
+    fn encode_texts(&mut self, base: &Base, captions: &[&str]) -> Result<(), TrainError> {
+        for batch in captions.chunks(BATCH) {
+            let states = base.text_states(batch)?;
+            let [_, tokens, width] = states.dims();
+            self.text_shape = [tokens, width];
+            let values = host_values(states)?;
+            for (caption, values) in batch.iter().zip(values.chunks(tokens * width)) {
+                self.texts.insert((*caption).to_owned(), values.to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    /// Text states of captions of this cache, `[batch, tokens, width]`: kept ones, or from the
+    /// encoder of `base` while that is trained.
+    ///
+    /// # Errors
+    ///
+    /// As [`Base::text_states`].
+    pub fn context(&self, base: &Base, captions: &[&str]) -> Result<Tensor<3>, TrainError> {
+        let known: Option<Vec<&Vec<f32>>> =
+            captions.iter().map(|caption| self.texts.get(*caption)).collect();
+        let Some(known) = known else { return Ok(base.text_states(captions)?) };
+        let [tokens, width] = self.text_shape;
+        let values: Vec<f32> = known.into_iter().flatten().copied().collect();
+        Ok(tensor_from_host(values, [captions.len(), tokens, width], &base.device))
+    }
+
+    /// `[channels, height, width]` of the latents of an example.
+    ///
+    /// # Panics
+    ///
+    /// If `example_idx` is not below the number of examples.
+    pub fn latent_shape(&self, example_idx: usize) -> [usize; 3] {
+        self.pictures[example_idx].shape
+    }
+
+    /// Scaled latents of one use of an example, row-major: (mean + exp(log-variance / 2)·n)·scaling
+    /// factor, with n from the sample's own draw, or the mean alone.
+    ///
+    /// # Panics
+    ///
+    /// If `example_idx` is not below the number of examples.
+    pub fn latents(&self, example_idx: usize, mirror: Mirror, sample: Draw) -> Vec<f32> {
+        let posteriors = &self.pictures[example_idx].posteriors;
+        let posterior = &posteriors[if mirror == Mirror::Yes { posteriors.len() - 1 } else { 0 }];
+        let scaled = |value: f64| (value * self.scaling_factor) as f32;
+        if self.vae_sample == VaeSample::Mean {
+            return posterior.mean.iter().map(|&mean| scaled(mean.into())).collect();
+        }
+        let mut stream =
+            draws::stream(sample.seed, sample.step, sample.index, draws::Purpose::Posterior);
+        let noise = draws::normals(&mut stream, posterior.mean.len());
+        let values = posterior.mean.iter().zip(&posterior.log_variance).zip(noise);
+        let value = |((&mean, &log_variance), noise): ((&f32, &f32), f32)| {
+            let deviation = libm::exp(0.5 * f64::from(log_variance));
+            scaled(f64::from(mean) + deviation * f64::from(noise))
+        };
+        values.map(value).collect()
+    }
+}
+
+/// Names the draws of one sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Optimizer step, from 0.
+    pub step: u64,
+    /// Index in the step's whole batch.
+    pub index: u64,
+}
+
+/// All captions, each with the first picture that has it; the empty one is always there.
+fn captions(dataset: &Dataset) -> BTreeMap<&str, &Path> {
+    let mut captions = BTreeMap::from([("", Path::new(""))]);
+    for example in &dataset.examples {
+        captions.entry(example.caption.as_str()).or_insert(&example.path);
+    }
+    captions
+}
+
+fn picture(base: &Base, dataset: &Dataset, index: usize) -> Result<Picture, TrainError> {
+    let mirrors: &[Mirror] = match dataset.images.flip {
+        Flip::Never => &[Mirror::No],
+        Flip::Random => &[Mirror::No, Mirror::Yes],
+    };
+    let bucket = dataset.examples[index].bucket;
+    let shape = base.latent_shape([bucket.height as usize, bucket.width as usize])?;
+    let mut posteriors = Vec::with_capacity(mirrors.len());
+    for &mirror in mirrors {
+        let posterior = posterior(base, dataset.pixels(index, mirror)?)?;
+        if posterior.mean.iter().chain(&posterior.log_variance).any(|value| !value.is_finite()) {
+            return Err(TrainError::Latents { path: dataset.examples[index].path.clone() });
+        }
+        posteriors.push(posterior);
+    }
+    Ok(Picture { shape, posteriors })
+}
+
+fn posterior(base: &Base, pixels: Pixels) -> Result<Posterior, TrainError> {
+    let shape = [1, 3, pixels.height as usize, pixels.width as usize];
+    let pixels = tensor_from_host(pixels.values, shape, &base.device);
+    let posterior = base.vae.posterior_from_pixels(pixels)?;
+    let (mean, log_variance) = (host_values(posterior.mean)?, host_values(posterior.log_variance)?);
+    Ok(Posterior { mean, log_variance })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::fixtures::World;
+
+    fn fill(world: &World, sets: &[&str]) -> Result<Cache, TrainError> {
+        let dataset = world.dataset(&world.recipe(sets));
+        let mut watch = Watch { stop: &AtomicBool::new(false), sink: &mut |_| {} };
+        Cache::fill(&world.base, &dataset, Texts::Cached, &mut watch).map(Option::unwrap)
+    }
+
+    fn draw(index: u64) -> Draw {
+        Draw { seed: 1, step: 2, index }
+    }
+
+    #[test]
+    fn latents_are_drawn_anew_from_the_posterior_of_the_picture_or_its_mirror_image() {
+        let world = World::new();
+        let cache = fill(&world, &[]).unwrap();
+        let [channels, height, width] = cache.latent_shape(0);
+        let first = cache.latents(0, Mirror::No, draw(0));
+        assert_eq!(first.len(), channels * height * width);
+        assert_eq!(cache.latents(0, Mirror::No, draw(0)), first);
+        for other in [
+            cache.latents(0, Mirror::No, draw(1)),
+            cache.latents(1, Mirror::No, draw(0)),
+            cache.latents(0, Mirror::Yes, draw(0)),
+        ] {
+            assert_ne!(other, first);
+        }
+    }
+
+    #[test]
+    fn the_mean_is_the_encoded_picture_times_the_scaling_factor() {
+        let world = World::new();
+        let cache = fill(&world, &["dataset.dreambooth.vae_sample=mean"]).unwrap();
+        let found = cache.latents(0, Mirror::No, draw(0));
+        assert_eq!(cache.latents(0, Mirror::No, draw(1)), found);
+        let dataset = world.dataset(&world.recipe(&[]));
+        let pixels = dataset.pixels(0, Mirror::No).unwrap();
+        let pixels = tensor_from_host(pixels.values, [1, 3, 64, 64], &world.base.device);
+        let mean = world.base.vae.posterior_from_pixels(pixels).unwrap().mean;
+        for (found, mean) in found.iter().zip(host_values(mean).unwrap()) {
+            assert!((found - 0.5 * mean).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn kept_text_states_are_those_of_the_encoder() {
+        let world = World::new();
+        let cache = fill(&world, &[]).unwrap();
+        let captions = ["", "a sks tower", ""];
+        let kept = host_values(cache.context(&world.base, &captions).unwrap()).unwrap();
+        let live = host_values(world.base.text_states(&captions).unwrap()).unwrap();
+        assert!(kept.iter().zip(&live).all(|(kept, live)| (kept - live).abs() < 1e-5));
+    }
+
+    #[test]
+    fn a_caption_that_is_too_long_is_refused_with_its_picture() {
+        let world = World::new();
+        let long = format!("dataset.dreambooth.instance.prompt=sks {}", "tower ".repeat(20));
+        let message = fill(&world, &[&long]).unwrap_err().to_string();
+        assert!(message.contains("0.png") && message.contains("at most"), "{message}");
+    }
+}

@@ -1,0 +1,208 @@
+//! Pictures of the class, drawn by the base itself, so that training can hold the class in place.
+//!
+//! They lie in a folder whose name says how they were drawn; one that is there is never drawn again.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Tensor;
+use checkpoints::{Watch, hash};
+use datasets::{Bucket, Dataset, Example, Mirror, Role};
+use diffusion::{Sampler, SamplerKind};
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use models::Base;
+use models::base::{host_values, tensor_from_host};
+use recipes::{ImageSpec, draws};
+use serde_json::json;
+
+use crate::error::TrainError;
+use crate::event::Event;
+use crate::objective::scheduler_config;
+
+/// Steps of DDIM without step noise: enough for pictures that only stand for a class.
+const STEPS: usize = 20;
+/// Their noise does not follow the seed of a run, so that runs share them.
+const SEED: u64 = 0;
+/// Pictures per forward pass.
+const BATCH: usize = 16;
+
+/// What class pictures show and where they are kept.
+#[derive(Clone, Debug)]
+pub struct ClassImages<'a> {
+    /// Folder below which they are kept.
+    pub cache_dir: &'a Path,
+    /// The prompt, and the caption of all of them.
+    pub prompt: &'a str,
+    /// How many.
+    pub count: usize,
+    /// What is done to every picture of the dataset; gives the side.
+    pub images: ImageSpec,
+    /// Guidance weight.
+    pub guidance_scale: f64,
+}
+
+impl ClassImages<'_> {
+    /// `dataset` with the pictures as examples of the class; those that are not there yet are drawn.
+    /// `None` if a stop was requested; what was drawn until then stays.
+    ///
+    /// # Errors
+    ///
+    /// A schedule that is not supported, a fault of the device, or a file that cannot be written.
+    pub fn added_to(
+        &self,
+        dataset: &Dataset,
+        base: &Base,
+        watch: &mut Watch<'_, Event>,
+    ) -> Result<Option<Dataset>, TrainError> {
+        let dir = self.dir(base)?;
+        let paths: Vec<PathBuf> =
+            (0..self.count).map(|index| dir.join(format!("{index:05}.png"))).collect();
+        let usable = |path: &Path| {
+            path.is_file() && datasets::pixels(path, &self.images, Mirror::No).is_ok()
+        };
+        let missing: Vec<usize> = (0..self.count).filter(|&index| !usable(&paths[index])).collect();
+        let mut done = self.count - missing.len();
+        watch.tell(&Event::ClassImages { done, total: self.count });
+        for batch in missing.chunks(BATCH) {
+            if watch.stop_requested() {
+                return Ok(None);
+            }
+            for (&index, picture) in batch.iter().zip(self.draw(base, batch)?) {
+                checkpoints::fs::atomic_write(&paths[index], &png(&picture, &paths[index])?)?;
+            }
+            done += batch.len();
+            watch.tell(&Event::ClassImages { done, total: self.count });
+        }
+        let mut dataset = dataset.clone();
+        for (index, path) in paths.into_iter().enumerate() {
+            dataset.examples.push(self.example(index, path)?);
+        }
+        Ok(Some(dataset))
+    }
+
+    fn example(&self, index: usize, path: PathBuf) -> Result<Example, TrainError> {
+        let side = self.images.side_px;
+        Ok(Example {
+            id: format!("{index:05}"),
+            sha256: hash::file_sha256(&path)?.0,
+            path,
+            caption: self.prompt.to_owned(),
+            role: Role::Class,
+            width: side,
+            height: side,
+            bucket: Bucket { width: side, height: side },
+        })
+    }
+
+    /// The folder of pictures drawn exactly so; writes down how.
+    fn dir(&self, base: &Base) -> Result<PathBuf, TrainError> {
+        let how = json!({
+            "version": 1, "base": base.hashes, "prompt": self.prompt, "negative_prompt": "", "seed": SEED,
+            "sampler": { "ddim": { "steps": STEPS, "eta": 0.0 } }, "guidance_scale": self.guidance_scale,
+            "side_px": self.images.side_px,
+        });
+        let key = hash::bytes_sha256(how.to_string().as_bytes());
+        let dir = self.cache_dir.join("class-images").join(&key[..16]);
+        let about = dir.join("about.json");
+        if !about.is_file() {
+            checkpoints::fs::atomic_write_json(&about, &how)?;
+        }
+        Ok(dir)
+    }
+
+    /// Draws the pictures of these indices.
+    fn draw(&self, base: &Base, indices: &[usize]) -> Result<Vec<RgbImage>, TrainError> {
+        let config = scheduler_config(&base.scheduler)?;
+        let mut sampler = Sampler::new(SamplerKind::Ddim { eta: 0.0 }, &config, STEPS)?;
+        let [channels, height, width] = base.latent_shape([self.images.side_px as usize; 2])?;
+        let n_values = channels * height * width;
+        let noise: Vec<f32> = indices
+            .iter()
+            .flat_map(|&index| {
+                let mut stream = draws::stream(SEED, 0, index as u64, draws::Purpose::ClassImage);
+                draws::normals(&mut stream, n_values)
+            })
+            .collect();
+        let n_pictures = indices.len();
+        let start = tensor_from_host(noise, [n_pictures, channels, height, width], &base.device);
+        let guided = Guided::new(base, self.prompt, n_pictures, self.guidance_scale)?;
+        let latents = diffusion::sample(
+            &mut sampler,
+            start.clone(),
+            &mut |noisy, t| guided.output(base, noisy, t),
+            &mut |_| start.zeros_like(),
+        )?;
+        images_from_pixels(base.vae.pixels_from_latents(latents))
+    }
+}
+
+/// Text states of a prompt and of the empty one.
+struct Guided {
+    context: Tensor<3>,
+    guidance_scale: f64,
+    twice: bool,
+}
+
+impl Guided {
+    #[expect(clippy::float_cmp, reason = "exactly 1 means no guidance")]
+    fn new(
+        base: &Base,
+        prompt: &str,
+        n_pictures: usize,
+        guidance_scale: f64,
+    ) -> Result<Self, TrainError> {
+        let twice = guidance_scale != 1.0;
+        let mut context = base.text_states(&[prompt])?.repeat_dim(0, n_pictures);
+        if twice {
+            let empty = base.text_states(&[""])?.repeat_dim(0, n_pictures);
+            context = Tensor::cat(vec![empty, context], 0);
+        }
+        Ok(Self { context, guidance_scale, twice })
+    }
+
+    fn output(&self, base: &Base, noisy: Tensor<4>, t: f64) -> Result<Tensor<4>, TrainError> {
+        let n_pictures = noisy.dims()[0];
+        if !self.twice {
+            return Ok(base.unet.forward(
+                noisy,
+                base.timesteps(t, n_pictures),
+                &self.context,
+                None,
+            )?);
+        }
+        let both = noisy.repeat_dim(0, 2);
+        let output =
+            base.unet.forward(both, base.timesteps(t, 2 * n_pictures), &self.context, None)?;
+        let [unconditional, conditional] =
+            [0, 1].map(|half| output.clone().narrow(0, half * n_pictures, n_pictures));
+        Ok(diffusion::guide(unconditional, conditional, self.guidance_scale))
+    }
+}
+
+/// Pictures of `[batch, 3, height, width]` in [−1, 1], clamped and rounded to 8 bits.
+fn images_from_pixels(pixels: Tensor<4>) -> Result<Vec<RgbImage>, TrainError> {
+    let [_, channels, height, width] = pixels.dims();
+    let values = host_values(pixels)?;
+    let image = |planes: &[f32]| {
+        RgbImage::from_fn(width as u32, height as u32, |x, y| {
+            let at = y as usize * width + x as usize;
+            let byte = |channel: usize| {
+                let value = (planes[channel * height * width + at].clamp(-1.0, 1.0) + 1.0) * 127.5;
+                value.round() as u8
+            };
+            image::Rgb([byte(0), byte(1), byte(2)])
+        })
+    };
+    Ok(values.chunks(channels * height * width).map(image).collect())
+}
+
+fn png(picture: &RgbImage, path: &Path) -> Result<Vec<u8>, TrainError> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder
+        .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
+        .map_err(|error| TrainError::ClassImage {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    Ok(bytes)
+}

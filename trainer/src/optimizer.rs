@@ -1,0 +1,157 @@
+//! The update rule, clipping and the moving average, on the flat vector.
+
+use burn::tensor::Tensor;
+use models::ModelError;
+use recipes::{EmaSpec, OptimizerSpec};
+
+/// Width of the rows over which a long vector is summed first; see [`norm`].
+const ROW: usize = 65_536;
+
+/// State of AdamW.
+///
+/// Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2 with η = 1, as
+/// `torch.optim.AdamW`: p ← p·(1 − lr·λ); m, v moving averages of g and g²;
+/// p ← p − lr/(1 − β₁ᵗ)·m / (√v/√(1 − β₂ᵗ) + ε).
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    /// First moment m, `[n_values]`.
+    pub first: Tensor<1>,
+    /// Second moment v, `[n_values]`.
+    pub second: Tensor<1>,
+    /// Updates done, t.
+    pub step: u64,
+}
+
+impl AdamW {
+    /// The state before the first update of `theta`.
+    pub fn new(theta: &Tensor<1>) -> Self {
+        Self { first: theta.zeros_like(), second: theta.zeros_like(), step: 0 }
+    }
+
+    /// `theta` after one update with `gradient` (both `[n_values]`) at this learning rate.
+    pub fn update(
+        &mut self,
+        spec: &OptimizerSpec,
+        learning_rate: f64,
+        theta: Tensor<1>,
+        gradient: Tensor<1>,
+    ) -> Tensor<1> {
+        let OptimizerSpec::AdamW { beta1, beta2, epsilon, weight_decay, .. } = *spec;
+        self.step += 1;
+        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let (bias1, bias2) = (1.0 - beta1.powi(power), 1.0 - beta2.powi(power));
+        let first = self.first.clone().mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
+        let second = self.second.clone().mul_scalar(beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - beta2);
+        let denominator = second.clone().sqrt().div_scalar(bias2.sqrt()).add_scalar(epsilon);
+        let change = (first.clone() / denominator).mul_scalar(learning_rate / bias1);
+        (self.first, self.second) = (first, second);
+        theta.mul_scalar(1.0 - learning_rate * weight_decay) - change
+    }
+}
+
+/// Euclidean length of a vector, in f64.
+///
+/// Rows are summed on the device and their sums on the host in order: a sum over the whole of a long
+/// vector would depend on how threads happened to share it.
+///
+/// # Errors
+///
+/// [`ModelError::Device`] for a fault of this or an earlier operation.
+pub fn norm(gradient: &Tensor<1>) -> Result<f64, ModelError> {
+    let n_values = gradient.dims()[0];
+    let squares = gradient.clone().powi_scalar(2);
+    let whole = n_values / ROW;
+    let mut sums = Vec::new();
+    if whole > 0 {
+        let rows: Tensor<1> = squares.clone().slice(0..whole * ROW).reshape([whole, ROW]).sum_dim(1).squeeze_dim(1);
+        sums.push(rows);
+    }
+    if whole * ROW < n_values {
+        sums.push(squares.slice(whole * ROW..n_values).sum());
+    }
+    if sums.is_empty() {
+        return Ok(0.0);
+    }
+    let sums = models::base::host_values(Tensor::cat(sums, 0))?;
+    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+}
+
+/// `gradient` shortened to at most `max_norm`, given its `norm`: ×min(1, max/(norm + 1e-6)).
+///
+/// Source: `torch.nn.utils.clip_grad_norm_`.
+pub fn clip(gradient: Tensor<1>, norm: f64, max_norm: f64) -> Tensor<1> {
+    let factor = max_norm / (norm + 1e-6);
+    if factor < 1.0 { gradient.mul_scalar(factor) } else { gradient }
+}
+
+/// Decay of the moving average after update `n` (1-based): min(d, (1 + s)/(10 + s)) with s = n − 1
+/// under warm-up, else d.
+pub fn ema_decay(spec: &EmaSpec, n: u64) -> f64 {
+    let s = n.saturating_sub(1) as f64;
+    if spec.warmup { spec.decay.min((1.0 + s) / (10.0 + s)) } else { spec.decay }
+}
+
+/// The average after one more value: decay·average + (1 − decay)·theta.
+pub fn ema_update(average: Tensor<1>, theta: &Tensor<1>, decay: f64) -> Tensor<1> {
+    average.mul_scalar(decay) + theta.clone().mul_scalar(1.0 - decay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    fn vector(values: &[f32]) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Device::flex())
+    }
+
+    fn values(tensor: Tensor<1>) -> Vec<f32> {
+        models::base::host_values(tensor).expect("flex reads")
+    }
+
+    #[test]
+    fn three_updates_equal_torch() {
+        let spec = OptimizerSpec::AdamW {
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        };
+        let mut theta = vector(&[1.0, -2.0, 0.5]);
+        let mut adamw = AdamW::new(&theta);
+        let steps = [
+            ([0.1, -0.2, 0.3], [0.899_000_01, -1.898_000_005, 0.399_500_003]),
+            ([0.05, 0.4, -0.3], [0.804_883_058, -1.932_712_357, 0.404_363_661]),
+            ([0.0, 0.0, 1.0], [0.732_020_43, -1.959_079_552, 0.346_732_999]),
+        ];
+        for (gradient, expected) in steps {
+            theta = adamw.update(&spec, 0.1, theta, vector(&gradient));
+            for (found, expected) in values(theta.clone()).iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 2e-6, "{found} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_norm_of_a_vector_longer_than_a_row_counts_every_value() {
+        let n_values = 2 * ROW + 3;
+        let found = norm(&vector(&vec![0.5; n_values])).expect("flex reads");
+        assert!((found - 0.5 * (n_values as f64).sqrt()).abs() < 1e-3);
+    }
+
+    #[test]
+    fn clipping_shortens_a_long_gradient_and_leaves_a_short_one() {
+        let clipped = values(clip(vector(&[3.0, 4.0]), 5.0, 1.0));
+        assert!((clipped[0] - 0.6).abs() < 1e-6 && (clipped[1] - 0.8).abs() < 1e-6);
+        assert_eq!(values(clip(vector(&[0.3, 0.4]), 0.5, 1.0)), [0.3, 0.4]);
+    }
+
+    #[test]
+    fn the_average_follows_fast_at_the_start() {
+        let spec = EmaSpec { decay: 0.999, warmup: true };
+        for (n, expected) in [(2, 0.181_818), (10, 0.526_316), (100, 0.917_431), (1000, 0.991_080)] {
+            assert!((ema_decay(&spec, n) - expected).abs() < 1e-6);
+        }
+    }
+}

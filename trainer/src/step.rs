@@ -1,0 +1,411 @@
+//! One optimizer step: draw the batch, run it forwards and backwards in parts, update.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::Tensor;
+use datasets::{Batches, Dataset, Role, Sample};
+use models::adapter::DropoutDraw;
+use models::base::{host_values, tensor_from_host};
+use recipes::{FitSpec, OptimizerSpec};
+
+use crate::cache::{Cache, Draw};
+use crate::divergence::{Divergence, PictureDraw};
+use crate::error::TrainError;
+use crate::event::StepRecord;
+use crate::lr_schedule::learning_rate;
+use crate::objective::{MicroBatch, Objective, weighted_sum};
+use crate::optimizer::{clip, ema_decay, ema_update, norm};
+use crate::state::State;
+use crate::trainee::Trainee;
+
+/// What every step of a run has in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Batch, optimizer, schedule.
+    pub fit: &'a FitSpec,
+    /// What is minimised.
+    pub objective: &'a Objective,
+    /// Pictures and captions, class pictures included.
+    pub dataset: &'a Dataset,
+    /// What the frozen networks say of them.
+    pub cache: &'a Cache,
+    /// Weight of the mean loss of class pictures beside that of the concept's.
+    pub prior_weight: f64,
+}
+
+/// What the samples of one role weigh in a step: 1/n, or prior weight/n for class pictures, so that
+/// the two means are taken separately.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    concept: f64,
+    class: f64,
+}
+
+impl Plan<'_> {
+    fn has_class(&self) -> bool {
+        self.dataset.examples.iter().any(|example| example.role == Role::Class)
+    }
+
+    /// Pictures of a full step, those of the class included.
+    pub fn images_per_step(&self) -> u64 {
+        let concept = u64::from(self.fit.batch.images) * u64::from(self.fit.batch.accumulate);
+        if self.has_class() { 2 * concept } else { concept }
+    }
+
+    fn shares(&self, batches: &[datasets::MicroBatch]) -> Shares {
+        let count = |role: Role| -> usize {
+            batches.iter().filter(|batch| batch.role == role).map(|batch| batch.samples.len()).sum()
+        };
+        let share = |weight: f64, count: usize| weight / count.max(1) as f64;
+        Shares {
+            concept: share(1.0, count(Role::Instance)),
+            class: share(self.prior_weight, count(Role::Class)),
+        }
+    }
+
+    /// Latents, noise and text states of some samples of a step, all of one size.
+    fn micro_batch(
+        &self,
+        trainee: &Trainee,
+        step: u64,
+        samples: &[Sample],
+    ) -> Result<MicroBatch, TrainError> {
+        let [channels, height, width] = self.cache.latent_shape(samples[0].example_idx);
+        let (mut clean, mut noise) = (Vec::new(), Vec::new());
+        for sample in samples {
+            let draw = Draw { seed: self.seed, step, index: sample.index };
+            clean.extend(self.cache.latents(sample.example_idx, sample.mirror, draw));
+            noise.extend(self.objective.noise(
+                self.seed,
+                step,
+                sample.index,
+                [channels, height, width],
+            ));
+        }
+        let shape = [samples.len(), channels, height, width];
+        let captions: Vec<&str> = samples.iter().map(|sample| sample.caption.as_str()).collect();
+        let device = &trainee.base().device;
+        Ok(MicroBatch {
+            clean: tensor_from_host(clean, shape, device),
+            noise: tensor_from_host(noise, shape, device),
+            timesteps: samples.iter().map(|sample| self.timestep(step, sample)).collect(),
+            context: self.cache.context(trainee.base(), &captions)?,
+        })
+    }
+
+    fn timestep(&self, step: u64, sample: &Sample) -> usize {
+        self.objective.timestep(self.seed, step, sample.index)
+    }
+
+    /// Learning rate of a 0-based step.
+    fn learning_rate(&self, step: u64) -> f64 {
+        let OptimizerSpec::AdamW { learning_rate: peak, .. } = self.fit.optimizer;
+        learning_rate(&self.fit.schedule, peak, step, self.fit.steps)
+    }
+
+    fn divergence(
+        &self,
+        state: &State,
+        samples: Vec<&Sample>,
+        (quantity, value): (&'static str, f64),
+    ) -> TrainError {
+        let step = state.step();
+        let picture = |sample: &Sample| PictureDraw {
+            path: self.dataset.examples[sample.example_idx].path.clone(),
+            caption: sample.caption.clone(),
+            timestep: self.timestep(step, sample),
+        };
+        TrainError::Diverged(Box::new(Divergence {
+            step: step + 1,
+            quantity,
+            value,
+            learning_rate: self.learning_rate(step),
+            last_grad_norm: state.grad_norm,
+            pictures: samples.into_iter().map(picture).collect(),
+        }))
+    }
+}
+
+/// Losses and gradient of a step, before the update.
+#[derive(Default)]
+struct Sums {
+    concept: f64,
+    class: f64,
+    gradient: Option<Tensor<1>>,
+}
+
+impl Sums {
+    /// Runs one part of the batch forwards and backwards; the first loss that is not finite, if there
+    /// is one, and then nothing is run backwards.
+    fn add(
+        &mut self,
+        plan: &Plan<'_>,
+        state: &State,
+        trainee: &mut Trainee,
+        (part, share): (&datasets::MicroBatch, f64),
+    ) -> Result<Option<f64>, TrainError> {
+        let (step, samples) = (state.step(), &part.samples);
+        trainee.set_dropout(DropoutDraw { seed: plan.seed, step, first_sample: samples[0].index });
+        let batch = plan.micro_batch(trainee, step, samples)?;
+        let losses = plan.objective.losses(&trainee.base().unet, &batch)?;
+        let values = host_values(losses.clone().inner())?;
+        if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+            return Ok(Some(value.into()));
+        }
+        let sum: f64 = values.iter().map(|&value| f64::from(value) * share).sum();
+        *(if part.role == Role::Class { &mut self.class } else { &mut self.concept }) += sum;
+        let mut gradients = weighted_sum(losses, &vec![share; samples.len()]).backward();
+        let device = trainee.base().device.clone();
+        let gradient =
+            state.flat.gradients(&mut |show| trainee.visit(show), &mut gradients, &device);
+        self.gradient = Some(match self.gradient.take() {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        });
+        Ok(None)
+    }
+}
+
+/// The whole batch forwards and backwards, at the present values; `None` if a stop was requested.
+///
+/// The gradient is that of mean concept loss + prior weight · mean class loss, however the batch is
+/// cut into parts.
+fn forward_backward(
+    plan: &Plan<'_>,
+    parts: &[datasets::MicroBatch],
+    state: &State,
+    trainee: &mut Trainee,
+    stop: &AtomicBool,
+) -> Result<Option<Sums>, TrainError> {
+    let shares = plan.shares(parts);
+    let mut sums = Sums::default();
+    state.flat.install_leaves(&mut |show| trainee.visit(show), &state.theta);
+    for part in parts {
+        if stop.load(Ordering::Relaxed) {
+            state.install(trainee);
+            return Ok(None);
+        }
+        let share = if part.role == Role::Class { shares.class } else { shares.concept };
+        let not_finite = sums.add(plan, state, trainee, (part, share))?;
+        if let Some(value) = not_finite {
+            state.install(trainee);
+            return Err(plan.divergence(state, part.samples.iter().collect(), ("loss", value)));
+        }
+    }
+    // Leaves share the old values; without them the update can work in place.
+    state.install(trainee);
+    Ok(Some(sums))
+}
+
+/// Does one step; `None` if a stop was requested before its end, and then nothing has changed.
+///
+/// # Errors
+///
+/// [`TrainError::Diverged`] if loss or gradient is not finite: the update is not made.
+pub fn one_step(
+    plan: &Plan<'_>,
+    batches: &Batches<'_>,
+    state: &mut State,
+    trainee: &mut Trainee,
+    stop: &AtomicBool,
+) -> Result<Option<StepRecord>, TrainError> {
+    let parts = batches.step(state.step());
+    let sums = forward_backward(plan, &parts, state, trainee, stop)?;
+    let Some(Sums { concept, class, gradient: Some(gradient) }) = sums else { return Ok(None) };
+    let grad_norm = norm(&gradient)?;
+    let samples: Vec<&Sample> = parts.iter().flat_map(|part| &part.samples).collect();
+    let n_samples = samples.len() as u64;
+    if !grad_norm.is_finite() {
+        return Err(plan.divergence(state, samples, ("gradient norm", grad_norm)));
+    }
+    let learning_rate = plan.learning_rate(state.step());
+    update(state, plan.fit, learning_rate, clip(gradient, grad_norm, plan.fit.clip_norm));
+    state.install(trainee);
+    state.images_seen += n_samples;
+    state.grad_norm = Some(grad_norm);
+    Ok(Some(StepRecord {
+        step: state.step(),
+        loss: concept + class,
+        loss_concept: concept,
+        loss_preserve: plan.has_class().then(|| class / plan.prior_weight),
+        grad_norm,
+        learning_rate,
+        images_seen: state.images_seen,
+    }))
+}
+
+fn update(state: &mut State, fit: &FitSpec, rate: f64, gradient: Tensor<1>) {
+    state.theta = state.adamw.update(&fit.optimizer, rate, state.theta.clone(), gradient);
+    if let (Some(average), Some(ema)) = (state.average.take(), &fit.ema) {
+        let decay = ema_decay(ema, state.adamw.step);
+        state.average = Some(ema_update(average, &state.theta, decay));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoints::Watch;
+
+    use super::*;
+    use crate::cache::Texts;
+    use crate::fixtures::World;
+
+    /// What a step needs, without class pictures.
+    struct Ready {
+        recipe: recipes::Recipe,
+        dataset: Dataset,
+        objective: Objective,
+        cache: Cache,
+        trainee: Trainee,
+        state: State,
+    }
+
+    fn ready(world: &World, sets: &[&str]) -> Ready {
+        let recipe = world.recipe(sets);
+        let dataset = world.dataset(&recipe);
+        let objective = Objective::new(&recipe.objective, &world.base.scheduler).unwrap();
+        let mut watch = Watch { stop: &AtomicBool::new(false), sink: &mut |_| {} };
+        let cache = Cache::fill(&world.base, &dataset, Texts::Cached, &mut watch).unwrap().unwrap();
+        let mut trainee = Trainee::new(&recipe.adapter, &world.base, recipe.seed).unwrap();
+        let state = State::new(&mut trainee, &recipe.fit);
+        Ready { recipe, dataset, objective, cache, trainee, state }
+    }
+
+    /// Runs `work` with the plan of these parts.
+    fn with_plan<T>(
+        ready: &mut Ready,
+        work: impl FnOnce(&Plan<'_>, &Batches<'_>, &mut State, &mut Trainee) -> T,
+    ) -> T {
+        let Ready { recipe, dataset, objective, cache, trainee, state } = ready;
+        let plan = Plan {
+            seed: recipe.seed,
+            fit: &recipe.fit,
+            objective,
+            dataset,
+            cache,
+            prior_weight: 1.0,
+        };
+        let batches = Batches::new(dataset, &recipe.fit.batch, recipe.seed);
+        work(&plan, &batches, state, trainee)
+    }
+
+    fn loss_and_gradient(ready: &mut Ready, step: u64) -> (f64, Vec<f32>) {
+        with_plan(ready, |plan, batches, state, trainee| {
+            let parts = batches.step(step);
+            let sums = forward_backward(plan, &parts, state, trainee, &AtomicBool::new(false));
+            let sums = sums.unwrap().unwrap();
+            (sums.concept, host_values(sums.gradient.unwrap()).unwrap())
+        })
+    }
+
+    #[test]
+    fn at_first_only_the_up_factors_have_a_gradient() {
+        let world = World::new();
+        let mut ready = ready(&world, &[]);
+        let (_, gradient) = loss_and_gradient(&mut ready, 0);
+        for segment in &ready.state.flat.segments {
+            let part = &gradient[segment.start..segment.start + segment.len];
+            let moves = part.iter().any(|&value| value != 0.0);
+            assert_eq!(moves, segment.name.ends_with(".lora_up"), "{}", segment.name);
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slope_of_the_loss() {
+        let world = World::new();
+        let mut ready = ready(&world, &["adapter.lora.dropout=0.0"]);
+        let n_values = ready.state.flat.n_values;
+        let mut stream = recipes::draws::keyed(5, "slope");
+        // Away from B = 0, where only half of the gradient shows.
+        let start: Vec<f32> = recipes::draws::normals(&mut stream, n_values)
+            .iter()
+            .map(|value| 0.2 * value)
+            .collect();
+        let device = world.base.device.clone();
+        let at = |values: Vec<f32>, ready: &mut Ready| {
+            ready.state.theta = tensor_from_host(values, [n_values], &device);
+            loss_and_gradient(ready, 0)
+        };
+        let (_, gradient) = at(start.clone(), &mut ready);
+        // Along the gradient of one module at a time, so that every kind of layer is looked at.
+        for segment in ready.state.flat.segments.clone().iter().step_by(7) {
+            let range = segment.start..segment.start + segment.len;
+            let norm =
+                gradient[range.clone()].iter().map(|value| value * value).sum::<f32>().sqrt();
+            let moved = |by: f32| {
+                let mut values = start.clone();
+                values[range.clone()].iter_mut().zip(&gradient[range.clone()]).for_each(
+                    |(value, slope)| {
+                        *value += by * slope / norm;
+                    },
+                );
+                values
+            };
+            let h = 0.02;
+            let slope =
+                (at(moved(h), &mut ready).0 - at(moved(-h), &mut ready).0) / f64::from(2.0 * h);
+            let relative = (slope / f64::from(norm) - 1.0).abs();
+            assert!(relative < 1e-2, "{}: slope {slope} instead of {norm}", segment.name);
+        }
+    }
+
+    #[test]
+    fn accumulation_is_the_mean_over_the_samples_of_all_parts() {
+        let world = World::new();
+        let mut ready = ready(&world, &["adapter.lora.dropout=0.0"]);
+        with_plan(&mut ready, |plan, batches, state, trainee| {
+            let mut run = |parts: &[datasets::MicroBatch]| {
+                let sums = forward_backward(plan, parts, state, trainee, &AtomicBool::new(false));
+                let sums = sums.unwrap().unwrap();
+                (sums.concept, host_values(sums.gradient.unwrap()).unwrap())
+            };
+            let parts = batches.step(0);
+            // The same four samples as 1 + 3.
+            let samples: Vec<Sample> = parts.iter().flat_map(|part| part.samples.clone()).collect();
+            let part = |samples: &[Sample]| datasets::MicroBatch {
+                samples: samples.to_vec(),
+                ..parts[0].clone()
+            };
+            let (even, uneven) = (run(&parts), run(&[part(&samples[..1]), part(&samples[1..])]));
+            assert!((even.0 / uneven.0 - 1.0).abs() < 1e-5);
+            let largest = even.1.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            for (even, uneven) in even.1.iter().zip(&uneven.1) {
+                assert!((even - uneven).abs() < 1e-4 * largest);
+            }
+        });
+    }
+
+    #[test]
+    fn a_stop_leaves_the_state_as_it_was() {
+        let world = World::new();
+        let mut ready = ready(&world, &[]);
+        with_plan(&mut ready, |plan, batches, state, trainee| {
+            let before = host_values(state.theta.clone()).unwrap();
+            let stopped = one_step(plan, batches, state, trainee, &AtomicBool::new(true)).unwrap();
+            assert!(stopped.is_none());
+            assert_eq!((state.step(), state.images_seen), (0, 0));
+            assert_eq!(host_values(state.theta.clone()).unwrap(), before);
+        });
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_names_the_pictures_and_changes_nothing() {
+        let world = World::new();
+        let mut ready = ready(&world, &[]);
+        let n_values = ready.state.flat.n_values;
+        ready.state.theta =
+            tensor_from_host(vec![f32::NAN; n_values], [n_values], &world.base.device);
+        with_plan(&mut ready, |plan, batches, state, trainee| {
+            let error =
+                one_step(plan, batches, state, trainee, &AtomicBool::new(false)).unwrap_err();
+            assert_eq!(error.kind(), crate::TrainErrorKind::Diverged);
+            let TrainError::Diverged(divergence) = &error else { panic!("{error}") };
+            assert_eq!((divergence.step, divergence.pictures.len()), (1, 2));
+            let message = error.to_string();
+            assert!(message.contains(".png`") && message.contains("timestep"), "{message}");
+            assert_eq!(state.step(), 0);
+        });
+    }
+}

@@ -1,0 +1,236 @@
+//! The part of a base that is trained: an adapter's factors, or chosen parameters themselves.
+//!
+//! It holds its own handles of the base's networks; the base it was made from keeps its bits.
+
+use std::collections::BTreeMap;
+
+use checkpoints::key_map::KeyMap;
+use checkpoints::{HostTensor, TensorMap};
+use models::adapter::{self, Adapter, DropoutDraw, Factors};
+use models::base::{Base, host_values, tensor_from_host};
+use models::{Network, Slot, Visitor};
+use recipes::{AdapterSpec, pattern_matches};
+
+use crate::error::TrainError;
+
+const DOWN: &str = ".lora_down";
+const UP: &str = ".lora_up";
+
+/// A base with trainable values.
+#[derive(Clone, Debug)]
+pub struct Trainee {
+    base: Base,
+    kind: Kind,
+}
+
+/// What is trained.
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The factors of an adapter that is attached.
+    Lora { template: Adapter, dropout: f64 },
+    /// The parameters that one of these patterns matches.
+    Full { patterns: Vec<String> },
+}
+
+/// The components that can be trained.
+const COMPONENTS: [&str; 2] = ["unet", "text_encoder"];
+
+impl Trainee {
+    /// `base` before its first step: an adapter that changes nothing, or parameters as they are.
+    ///
+    /// # Errors
+    ///
+    /// A pattern without layer or parameter; a rank above what a layer's weight can have.
+    pub fn new(spec: &AdapterSpec, base: &Base, seed: u64) -> Result<Self, TrainError> {
+        match spec {
+            AdapterSpec::Lora(spec) => {
+                let template = adapter::initial(&adapter::base_layers(base), spec, seed)?;
+                Self::with_adapter(base, template, spec.dropout)
+            }
+            AdapterSpec::Full(spec) => {
+                let patterns = spec.targets.clone();
+                let mut trainee = Self { base: base.clone(), kind: Kind::Full { patterns } };
+                trainee.check_patterns(&spec.targets)?;
+                Ok(trainee)
+            }
+        }
+    }
+
+    fn with_adapter(base: &Base, template: Adapter, dropout: f64) -> Result<Self, TrainError> {
+        let mut base = base.clone();
+        for component in COMPONENTS {
+            let part = part_of(&template, component);
+            adapter::attach(network(&mut base, component), component, &part, 1.0)?;
+        }
+        Ok(Self { base, kind: Kind::Lora { template, dropout } })
+    }
+
+    fn check_patterns(&mut self, patterns: &[String]) -> Result<(), TrainError> {
+        let mut paths = Vec::new();
+        for component in COMPONENTS {
+            let mut collect = |path: &str, _: &mut dyn Slot| paths.push(path.to_owned());
+            network(&mut self.base, component).visit(component, &mut Show(&mut collect));
+        }
+        match patterns
+            .iter()
+            .find(|pattern| !paths.iter().any(|path| pattern_matches(pattern, path)))
+        {
+            Some(pattern) => Err(TrainError::NoSuchParameter { pattern: pattern.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The base with what has been trained.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Whether an adapter is trained, not the weights themselves.
+    pub fn is_adapter(&self) -> bool {
+        matches!(self.kind, Kind::Lora { .. })
+    }
+
+    /// Shows every trainable value, always in the same order: `unet.….lora_down`, `unet.….lora_up`,
+    /// or `unet.….weight`.
+    pub fn visit(&mut self, show: &mut dyn FnMut(&str, &mut dyn Slot)) {
+        for component in COMPONENTS {
+            let network = network(&mut self.base, component);
+            match &self.kind {
+                Kind::Lora { .. } => adapter::visit_factors(network, component, show),
+                Kind::Full { patterns } => {
+                    let mut chosen = |path: &str, slot: &mut dyn Slot| {
+                        if patterns.iter().any(|pattern| pattern_matches(pattern, path)) {
+                            show(path, slot);
+                        }
+                    };
+                    network.visit(component, &mut Show(&mut chosen));
+                }
+            }
+        }
+    }
+
+    /// Sets the dropout of the samples that the next forward pass will hold.
+    pub fn set_dropout(&mut self, draw: DropoutDraw) {
+        let Kind::Lora { dropout, .. } = self.kind else { return };
+        if dropout > 0.0 {
+            for component in COMPONENTS {
+                adapter::set_dropout(network(&mut self.base, component), dropout, draw);
+            }
+        }
+    }
+
+    /// Switches dropout off.
+    pub fn clear_dropout(&mut self) {
+        let draw = DropoutDraw { seed: 0, step: 0, first_sample: 0 };
+        for component in COMPONENTS {
+            adapter::set_dropout(network(&mut self.base, component), 0.0, draw);
+        }
+    }
+
+    /// The adapter with its present factors; `None` if the weights themselves are trained.
+    ///
+    /// # Errors
+    ///
+    /// [`models::ModelError::Device`].
+    pub fn adapter(&mut self) -> Result<Option<Adapter>, TrainError> {
+        let Kind::Lora { template, .. } = &self.kind else { return Ok(None) };
+        let mut modules = template.modules.clone();
+        for (path, tensor) in self.values()? {
+            let (layer, is_down) = match (path.strip_suffix(DOWN), path.strip_suffix(UP)) {
+                (Some(layer), _) => (layer, true),
+                (None, Some(layer)) => (layer, false),
+                (None, None) => continue,
+            };
+            if let Some(factors) = modules.get_mut(layer) {
+                *(if is_down { &mut factors.down } else { &mut factors.up }) = tensor;
+            }
+        }
+        Ok(Some(Adapter { modules }))
+    }
+
+    /// Every trainable value under its path, on the host.
+    ///
+    /// # Errors
+    ///
+    /// [`models::ModelError::Device`].
+    pub fn values(&mut self) -> Result<TensorMap, TrainError> {
+        let mut found = Vec::new();
+        self.visit(&mut |path, slot| found.push((path.to_owned(), slot.shape(), slot.flat())));
+        let host = |(path, shape, values): (String, Vec<usize>, _)| {
+            Ok((path, HostTensor::from_f32(shape, host_values(values)?)))
+        };
+        found.into_iter().map(host).collect()
+    }
+
+    /// Tensors of a checkpoint: an adapter under kohya's names, or parameters under their paths, in
+    /// f32 and exact.
+    ///
+    /// # Errors
+    ///
+    /// [`models::ModelError::Device`].
+    pub fn tensors(&mut self, map: &KeyMap) -> Result<TensorMap, TrainError> {
+        match self.adapter()? {
+            Some(adapter) => Ok(adapter::exact_tensors(&adapter, map)?),
+            None => self.values(),
+        }
+    }
+
+    /// Puts values of [`Trainee::tensors`] back, `None` if a value is missing or of another shape.
+    pub fn restore(&mut self, tensors: &TensorMap, map: &KeyMap) -> Option<()> {
+        let by_path: BTreeMap<String, &HostTensor> = match self.kind {
+            Kind::Full { .. } => {
+                tensors.iter().map(|(path, tensor)| (path.clone(), tensor)).collect()
+            }
+            Kind::Lora { .. } => tensors
+                .iter()
+                .filter_map(|(key, tensor)| Some((path_of(key, map)?, tensor)))
+                .collect(),
+        };
+        let device = self.base.device.clone();
+        let (mut n_found, mut complete) = (0, true);
+        self.visit(&mut |path, slot| match by_path.get(path) {
+            Some(tensor) if tensor.shape == slot.shape() => {
+                let values = tensor.f32().into_owned();
+                let shape = [values.len()];
+                slot.set(tensor_from_host(values, shape, &device));
+                n_found += 1;
+            }
+            _ => complete = false,
+        });
+        (complete && n_found == by_path.len()).then_some(())
+    }
+}
+
+/// The path that [`Trainee::visit`] shows for a key of a kohya file; `None` for alpha.
+fn path_of(key: &str, map: &KeyMap) -> Option<String> {
+    use checkpoints::key_map::Part;
+    let parsed = map.parse(key).ok()?;
+    match parsed.part {
+        Part::Down => Some(format!("{}{DOWN}", parsed.path)),
+        Part::Up => Some(format!("{}{UP}", parsed.path)),
+        Part::Alpha | Part::Mid | Part::DoraScale => None,
+    }
+}
+
+/// The modules of one component.
+pub(crate) fn part_of(adapter: &Adapter, component: &str) -> Adapter {
+    let own = |(path, factors): (&String, &Factors)| {
+        let inside = path.split_once('.').is_some_and(|(first, _)| first == component);
+        inside.then(|| (path.clone(), factors.clone()))
+    };
+    Adapter { modules: adapter.modules.iter().filter_map(own).collect() }
+}
+
+/// A component of a base by its name.
+pub(crate) fn network<'a>(base: &'a mut Base, component: &str) -> &'a mut dyn Network {
+    if component == "unet" { &mut base.unet } else { &mut base.text_encoder }
+}
+
+/// Shows every parameter to a closure.
+pub(crate) struct Show<'a>(pub(crate) &'a mut dyn FnMut(&str, &mut dyn Slot));
+
+impl Visitor for Show<'_> {
+    fn parameter(&mut self, path: &str, slot: &mut dyn Slot) {
+        (self.0)(path, slot);
+    }
+}
