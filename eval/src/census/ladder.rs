@@ -1,0 +1,281 @@
+//! Where the concept shows up: from its own name down to nothing asked, and dose by dose.
+
+use super::contingency::total_variation;
+use super::pairs::{Drawn, Pictures, PromptPairs, count};
+use super::{CensusInput, len};
+use crate::detector::Detector;
+use crate::dose::{half_effect_dose, isotonic};
+use crate::error::EvalError;
+use crate::interval::{CiKind, Estimate, percentile};
+use crate::number::{real, real_u64};
+use crate::panel::Stratum;
+use crate::report::record::{BeforeAfter, DosePoint, DoseRecord, LeakLevel, LeakRecord, Refusal};
+use crate::rows::Row;
+use crate::thesaurus::BLOCKED;
+use recipes::draws;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The rungs above the headline, from the concept's name downward.
+const RUNGS: [Stratum; 4] =
+    [Stratum::Identifier, Stratum::Plain, Stratum::Sibling, Stratum::Unrelated];
+
+/// Detected pictures, per prompt: weight, then one flag per seed for base and other model.
+struct Flags(Vec<(f64, Vec<bool>, Vec<bool>)>);
+
+impl Flags {
+    fn read(prompts: &[PromptPairs<'_>]) -> Option<Self> {
+        let flags =
+            |rows: &[&Row]| rows.iter().map(|row| row.detected).collect::<Option<Vec<bool>>>();
+        let read = |pairs: &PromptPairs<'_>| {
+            Some((pairs.weight, flags(&pairs.base)?, flags(&pairs.other)?))
+        };
+        prompts.iter().map(read).collect::<Option<Vec<_>>>().filter(|f| !f.is_empty()).map(Self)
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        self.0.iter().map(|(_, base, _)| base.len()).collect()
+    }
+
+    /// Weighted rates of the base and the other model.
+    fn rates(&self, positions: Option<&[Vec<usize>]>) -> (f64, f64) {
+        let (mut base, mut other) = (0.0, 0.0);
+        for (j, (weight, before, after)) in self.0.iter().enumerate() {
+            let hits = |flags: &[bool]| match positions {
+                Some(positions) => positions[j].iter().filter(|&&i| flags[i]).count(),
+                None => flags.iter().filter(|&&flag| flag).count(),
+            };
+            let n = real(before.len()).max(1.0);
+            base += weight * real(hits(before)) / n;
+            other += weight * real(hits(after)) / n;
+        }
+        (base, other)
+    }
+}
+
+/// A corrected or raw share and its bootstrap draws.
+struct Share {
+    before: Estimate,
+    after: Estimate,
+    bleed: Estimate,
+}
+
+/// Shares behind `flags`, with the detector's errors removed where `detector` is given; its rates
+/// are drawn anew in each replicate.
+fn share(input: &CensusInput, flags: &Flags, detector: Option<&Detector>) -> Share {
+    let truth = |q: f64, rates: Option<&Detector>| rates.map_or(q, |d| d.correct_always(q));
+    let (q_b, q_a) = flags.rates(None);
+    let resampler = input.resampler();
+    let (mut before, mut after, mut bleed) = (Vec::new(), Vec::new(), Vec::new());
+    for draw in 0..resampler.draws {
+        let (q_b, q_a) = flags.rates(Some(&resampler.positions(draw, &flags.lengths())));
+        let mut stream = draws::stream(input.seed, u64::from(draw), 1, draws::Purpose::Bootstrap);
+        let rates = detector.map(|d| d.resampled(&mut stream));
+        let (b, a) = (truth(q_b, rates.as_ref()), truth(q_a, rates.as_ref()));
+        before.push(b);
+        after.push(a);
+        bleed.push(a - b);
+    }
+    let n: usize = flags.lengths().iter().sum();
+    let never = truth(3.0 / real(n.max(1)), detector);
+    let one = |q: f64, drawn: &[f64]| {
+        let value = truth(q, detector);
+        if q <= 0.0 {
+            return Estimate::with(value, [0.0, never], CiKind::RuleOfThree);
+        }
+        with_percentiles(value, drawn)
+    };
+    Share {
+        before: one(q_b, &before),
+        after: one(q_a, &after),
+        bleed: with_percentiles(truth(q_a, detector) - truth(q_b, detector), &bleed),
+    }
+}
+
+fn with_percentiles(value: f64, drawn: &[f64]) -> Estimate {
+    percentile(drawn, 0.95)
+        .map_or(Estimate::bare(value), |ci| Estimate::with(value, ci, CiKind::Percentile))
+}
+
+/// The detector, if its errors may be corrected for; otherwise one refusal with the reason.
+fn usable<'a>(input: &'a CensusInput, refused: Option<&mut Vec<Refusal>>) -> Option<&'a Detector> {
+    let reason = match &input.detector {
+        None => "no detector was fitted".to_owned(),
+        Some(detector) => match detector.correct(0.0) {
+            Ok(_) => return Some(detector),
+            Err(reason) => reason,
+        },
+    };
+    if let Some(refused) = refused {
+        refused.push(Refusal { what: "corrected share of the concept".to_owned(), reason });
+    }
+    None
+}
+
+/// The leak ladder.
+pub(super) fn leak(
+    input: &CensusInput,
+    pictures: &Pictures<'_>,
+    refused: &mut Vec<Refusal>,
+) -> Result<LeakRecord, EvalError> {
+    let detector = usable(input, Some(&mut *refused));
+    let mut levels = Vec::new();
+    let mut rungs: Vec<(&str, Vec<PromptPairs<'_>>)> = Vec::new();
+    for stratum in RUNGS {
+        rungs.push((stratum.id(), pictures.pooled(stratum, Drawn::ADAPTED)?));
+    }
+    rungs.push(("unasked", pictures.headline(&input.panel, Drawn::ADAPTED)?));
+    for (id, prompts) in &rungs {
+        let Some(flags) = Flags::read(prompts) else {
+            refused.push(Refusal {
+                what: format!("leak level {id}"),
+                reason: "no pictures with a detector score".to_owned(),
+            });
+            continue;
+        };
+        let (before, after) = flags.rates(None);
+        let share = share(input, &flags, detector);
+        levels.push(LeakLevel {
+            level: (*id).to_owned(),
+            pairs: count(prompts),
+            raw: BeforeAfter { before, after },
+            before: share.before,
+            after: share.after,
+            bleed: share.bleed,
+            corrected: detector.is_some(),
+        });
+    }
+    let scores = |rung: usize| -> Vec<f64> {
+        let rows = rungs[rung].1.iter().flat_map(|pairs| &pairs.other);
+        rows.filter_map(|row| row.detector_score.map(f64::from)).collect()
+    };
+    let selectivity = auc(&scores(0), &scores(1));
+    Ok(LeakRecord { detector: input.detector, levels, selectivity })
+}
+
+/// P(a score of `with` exceeds one of `without`), ties counted half; `None` if either is empty.
+fn auc(with: &[f64], without: &[f64]) -> Option<f64> {
+    if with.is_empty() || without.is_empty() {
+        return None;
+    }
+    let mut wins = 0.0;
+    for a in with {
+        for b in without {
+            wins += match a.total_cmp(b) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            };
+        }
+    }
+    Some(wins / (real(with.len()) * real(without.len())))
+}
+
+/// Share against dose, with the base as dose 0 where no dose 0 was drawn; `None` with fewer than two.
+///
+/// All doses are compared on the seeds that every one of them drew.
+pub(super) fn dose(
+    input: &CensusInput,
+    pictures: &Pictures<'_>,
+) -> Result<Option<DoseRecord>, EvalError> {
+    let facet = input.rows.facets.iter().position(|facet| *facet == input.concept.facet);
+    let detector = usable(input, None);
+    let mut drawn = Vec::new();
+    for dose in pictures.doses() {
+        drawn.push((dose, pictures.headline(&input.panel, Drawn::adapted(dose))?));
+    }
+    let common = common_seeds(drawn.iter().map(|(_, prompts)| prompts.as_slice()));
+    let mut points: Vec<DosePoint> = Vec::new();
+    for (dose, prompts) in drawn {
+        let prompts = restricted(prompts, &common);
+        let Some(flags) = Flags::read(&prompts) else { continue };
+        let share = share(input, &flags, detector);
+        let pairs = count(&prompts);
+        if points.is_empty() && dose > 0.0 {
+            points.push(DosePoint { dose: 0.0, pairs, share: share.before, tv: 0.0 });
+        }
+        let tv = facet.map_or(0.0, |facet| distance(&prompts, facet));
+        points.push(DosePoint { dose, pairs, share: share.after, tv });
+    }
+    if points.len() < 2 {
+        return Ok(None);
+    }
+    let doses: Vec<f64> = points.iter().map(|point| point.dose).collect();
+    let shares: Vec<f64> = points.iter().map(|point| point.share.value).collect();
+    let falls = shares.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    Ok(Some(DoseRecord {
+        fit: isotonic(&shares),
+        half_effect: half_effect_dose(&doses, &shares),
+        violations: len(falls),
+        points,
+    }))
+}
+
+/// Prompts and seeds that every dose drew.
+fn common_seeds<'a>(doses: impl Iterator<Item = &'a [PromptPairs<'a>]>) -> BTreeSet<(String, u32)> {
+    let seeds = |prompts: &[PromptPairs<'_>]| -> BTreeSet<(String, u32)> {
+        let of_prompt = |pairs: &PromptPairs<'_>| {
+            let seeds: Vec<(String, u32)> =
+                pairs.base.iter().map(|row| (row.prompt.clone(), row.seed_idx)).collect();
+            seeds
+        };
+        prompts.iter().flat_map(of_prompt).collect()
+    };
+    doses.map(seeds).reduce(|a, b| a.intersection(&b).cloned().collect()).unwrap_or_default()
+}
+
+/// The pairs of these seeds; prompts without any fall away and the weights of the rest sum to 1.
+fn restricted<'a>(
+    prompts: Vec<PromptPairs<'a>>,
+    seeds: &BTreeSet<(String, u32)>,
+) -> Vec<PromptPairs<'a>> {
+    let keep = |row: &&Row| seeds.contains(&(row.prompt.clone(), row.seed_idx));
+    let mut kept: Vec<PromptPairs<'a>> = prompts
+        .into_iter()
+        .map(|pairs| PromptPairs {
+            base: pairs.base.into_iter().filter(keep).collect(),
+            other: pairs.other.into_iter().filter(keep).collect(),
+            ..pairs
+        })
+        .filter(|pairs| !pairs.base.is_empty())
+        .collect();
+    let total: f64 = kept.iter().map(|pairs| pairs.weight).sum();
+    for pairs in &mut kept {
+        pairs.weight /= total;
+    }
+    kept
+}
+
+/// Total variation in one facet between the base and the other model of these pairs.
+fn distance(prompts: &[PromptPairs<'_>], facet: usize) -> f64 {
+    let mut shares: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for pairs in prompts {
+        let unit = pairs.weight / real_u64(u64::try_from(pairs.base.len()).unwrap_or(1).max(1));
+        for (base, other) in pairs.base.iter().zip(&pairs.other) {
+            shares.entry(entity(base, facet)).or_default().0 += unit;
+            shares.entry(entity(other, facet)).or_default().1 += unit;
+        }
+    }
+    let (p, q): (Vec<f64>, Vec<f64>) = shares.values().copied().unzip();
+    total_variation(&p, &q)
+}
+
+fn entity(row: &Row, facet: usize) -> &str {
+    if row.blocked { BLOCKED } else { row.labels.get(facet).map_or("", |label| &label.entity) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auc_counts_ties_half() {
+        assert_eq!(auc(&[1.0, 2.0], &[1.0, 0.0]), Some(0.875));
+        assert_eq!(auc(&[1.0], &[]), None);
+        // KAT `bleed`: a detector that only says yes or no, .829 against .101.
+        let binary = |rate: f64| -> Vec<f64> {
+            (0..1000).map(|i| f64::from(u8::from(f64::from(i) < rate * 1000.0))).collect()
+        };
+        let found = auc(&binary(0.829), &binary(0.101)).unwrap();
+        assert!((found - 0.5 * (1.0 + 0.829 - 0.101)).abs() < 1e-9, "{found}");
+    }
+}

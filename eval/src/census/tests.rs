@@ -1,0 +1,348 @@
+//! The reduction as a whole, on synthetic tables.
+
+use super::contingency::tests::labels_of;
+use super::diversity::tests::{categorical, zipf};
+use super::*;
+use crate::interval::{Replicate, max_t, percentile};
+use crate::panel;
+use crate::report::record::Verdict;
+use crate::rows::{Label, Row};
+use crate::thesaurus::{self, tests::SMALL};
+use recipes::draws::{self, Purpose};
+
+/// Builds rows seed by seed: `draw(model, seed)` says what a picture bears in `subject`.
+pub(crate) fn census(n: u32, draw: &dyn Fn(Model, u32) -> &'static str) -> CensusInput {
+    let thesaurus = thesaurus::parse(SMALL, "test").unwrap();
+    let panel = panel::parse(panel::tests::SMALL, "test").unwrap();
+    let entities: Vec<String> = thesaurus.all_counted().map(|e| e.id.clone()).collect();
+    let rows = rows(&panel, &entities, n, draw);
+    CensusInput {
+        tool: "populate test".into(),
+        budget: "glance".into(),
+        manifest_sha256: None,
+        concept: ConceptRecord {
+            id: "cylinder".into(),
+            name: "cylinder".into(),
+            facet: "subject".into(),
+            class: Some("tower".into()),
+            identifier: Some("sks".into()),
+        },
+        rows: Rows { facets: vec!["subject".into(), "color".into()], entities, rows },
+        detector: Some(Detector {
+            threshold: 0.5,
+            found: 16,
+            references: 16,
+            false_alarms: 0,
+            base_pictures: 400,
+        }),
+        confusions: Vec::new(),
+        thesaurus,
+        panel,
+        seed: 7,
+        bootstrap: 400,
+        flips: 199,
+        limits: vec![Limit { figure: "new_share".into(), at_most: None, at_least: Some(0.05) }],
+        refused: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Rows of the headline strata: base, three doses, one placebo; half of the seeds answer dose .5.
+fn rows(
+    panel: &Panel,
+    entities: &[String],
+    n: u32,
+    draw: &dyn Fn(Model, u32) -> &'static str,
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for prompt in panel.prompts().filter(|p| p.stratum.is_headline()) {
+        for seed_idx in 0..n {
+            for (model, dose) in [
+                (Model::Base, 0.0),
+                (Model::Adapted, 0.0),
+                (Model::Adapted, 0.5),
+                (Model::Adapted, 1.0),
+                (Model::Placebo(0), 1.0),
+            ] {
+                let half = dose < 0.75 && seed_idx % 2 == 0;
+                let as_base = model == Model::Adapted && (dose < 0.25 || half);
+                let subject = draw(if as_base { Model::Base } else { model }, seed_idx);
+                rows.push(Row {
+                    model,
+                    dose,
+                    stratum: prompt.stratum,
+                    prompt: prompt.id.clone(),
+                    asked: None,
+                    seed_idx,
+                    labels: [subject, "red"]
+                        .map(|entity| Label { entity: entity.to_owned(), margin: 0.1 })
+                        .to_vec(),
+                    detector_score: Some(if subject == "cylinder" { 0.9 } else { 0.2 }),
+                    detected: Some(subject == "cylinder"),
+                    clip_i: None,
+                    blocked: false,
+                    compression_ratio: 0.5,
+                    log_w: None,
+                    path_nats: None,
+                    pixels: subject.to_owned(),
+                    picture: Some(format!("pictures/{model}-{dose}/{}-{seed_idx}.png", prompt.id)),
+                    cosines: entities
+                        .iter()
+                        .map(|e| if e == subject { 0.3 } else { 0.1 })
+                        .collect(),
+                });
+            }
+        }
+    }
+    rows
+}
+
+/// Boats lose a third of their places to the cylinder; towers and houses lose nothing.
+pub(crate) fn settled(model: Model, seed: u32) -> &'static str {
+    match (seed % 10, model) {
+        (0..3, Model::Adapted) if seed % 30 < 10 => "cylinder",
+        (0..3, _) => "boat",
+        (3..6, _) => "tower",
+        _ => "house",
+    }
+}
+
+#[test]
+fn the_reduction_finds_who_lost_and_to_whom() {
+    let report = reduce(&census(120, &settled)).unwrap();
+    let subject = &report.facets[0];
+    let entity = |id: &str| subject.entities.iter().find(|e| e.id == id).unwrap();
+    assert!((entity("boat").delta + 0.1).abs() < 1e-12);
+    assert!((entity("cylinder").p_a - 0.1).abs() < 1e-12);
+    assert_eq!(entity("boat").verdict, Verdict::Depopulated);
+    assert_eq!(entity("cylinder").verdict, Verdict::Favoured);
+    assert_eq!(entity("tower").verdict, Verdict::Retained);
+    assert!(entity("boat").selection_coefficient.unwrap() < -0.2);
+    assert!(subject.tv.value > 3.0 * subject.tv_floor && subject.tv_p < 0.01);
+    assert!(subject.dilution.value > 0.0 && subject.selection.value > subject.selection_floor);
+    let top = &report.transitions[0];
+    assert_eq!((top.from.as_str(), top.to.as_str(), top.n), ("boat", "cylinder", 36));
+    assert!((top.share - 1.0 / 3.0).abs() < 1e-12);
+    let unasked = report.leak.levels.last().unwrap();
+    assert_eq!(unasked.level, "unasked");
+    assert!((unasked.after.value - 0.1).abs() < 1e-12);
+    assert_eq!(report.gates[0].judgement, crate::gate::Judgement::Pass);
+}
+
+#[test]
+fn the_share_rises_with_the_dose_and_other_facets_stay() {
+    let report = reduce(&census(120, &settled)).unwrap();
+    let dose = report.dose.unwrap();
+    assert_eq!(dose.points.len(), 3);
+    assert!((dose.points[1].share.value - 0.05).abs() < 0.02 && dose.violations == 0);
+    // The facet that the concept does not enter did not move at all.
+    assert!(report.facets[1].tv.value.abs() < 1e-12 && report.facets[1].new.is_none());
+}
+
+#[test]
+fn the_concept_and_the_entities_sum_to_one_and_strata_weigh_by_the_panel() {
+    let mut input = census(40, &settled);
+    // Only the empty prompt keeps its cylinders.
+    for row in &mut input.rows.rows {
+        if row.stratum == Stratum::Medium && row.labels[0].entity == "cylinder" {
+            row.labels[0].entity = "boat".into();
+            row.detected = Some(false);
+        }
+    }
+    let report = reduce(&input).unwrap();
+    let sum: f64 = report.facets[0].entities.iter().map(|e| e.p_a).sum();
+    assert!((sum - 1.0).abs() < 1e-12);
+    let cylinder = report.facets[0].entities.iter().find(|e| e.id == "cylinder").unwrap();
+    let unweighted = crate::number::real_u64(cylinder.n_a) / 120.0;
+    assert!((cylinder.p_a - 1.8 * unweighted).abs() < 1e-12, "{cylinder:?}");
+}
+
+/// A zero adapter: every figure is exactly zero.
+#[test]
+fn zero_means_zero() {
+    let report = reduce(&census(60, &|_, seed| settled(Model::Base, seed))).unwrap();
+    for facet in &report.facets {
+        for value in [
+            facet.tv.value,
+            facet.dilution.value,
+            facet.selection.value,
+            facet.displaced.value,
+            facet.evenness_loss.value,
+            facet.js[0],
+            facet.js[1],
+            facet.tv_floor,
+        ] {
+            assert!(value.abs() < f64::EPSILON, "{facet:?}");
+        }
+        assert!(facet.entities.iter().all(|e| e.delta.abs() < f64::EPSILON));
+        assert!(
+            facet
+                .entities
+                .iter()
+                .all(|e| matches!(e.verdict, Verdict::Retained | Verdict::Undecided))
+        );
+    }
+    let zero = report.nulls.zero.unwrap();
+    assert_eq!((zero.pairs, zero.different_pixels, zero.different_labels), (180, 0, 0));
+    assert!(report.transitions.is_empty());
+    assert!(report.similarity.unasked.iter().all(|s| s.delta.value.abs() < f64::EPSILON));
+}
+
+/// Exchanging base and adapted model turns every difference round.
+#[test]
+fn swapped_models_turn_the_signs() {
+    let swap = |model: Model| match model {
+        Model::Base => Model::Adapted,
+        Model::Adapted | Model::Placebo(_) => Model::Base,
+    };
+    let forward = reduce(&census(60, &settled)).unwrap();
+    let backward = reduce(&census(60, &|model, seed| settled(swap(model), seed))).unwrap();
+    let boat = |report: &CensusReport| {
+        report.facets[0].entities.iter().find(|e| e.id == "boat").unwrap().delta
+    };
+    assert!(boat(&forward) < -0.05 && (boat(&forward) + boat(&backward)).abs() < 1e-12);
+}
+
+#[test]
+fn a_placebo_that_does_the_same_leaves_no_finding() {
+    let same = |model: Model, seed| {
+        settled(if model == Model::Base { Model::Base } else { Model::Adapted }, seed)
+    };
+    let report = reduce(&census(120, &same)).unwrap();
+    let boat = report.facets[0].entities.iter().find(|e| e.id == "boat").unwrap();
+    assert!(boat.ci[1] < 0.0 && boat.contrast_ci.unwrap()[1] >= 0.0);
+    assert_eq!(boat.verdict, Verdict::Undecided);
+}
+
+#[test]
+fn without_a_placebo_a_loss_is_only_a_fall() {
+    let mut input = census(120, &settled);
+    input.rows.rows.retain(|row| !matches!(row.model, Model::Placebo(_)));
+    let report = reduce(&input).unwrap();
+    let boat = report.facets[0].entities.iter().find(|e| e.id == "boat").unwrap();
+    assert_eq!((boat.verdict, boat.contrast_ci, boat.placebo_delta), (Verdict::Fell, None, None));
+    assert!(report.warnings.iter().any(|w| w.contains("no placebo")));
+}
+
+/// Blocked pictures are counted, never dropped.
+#[test]
+fn blocked_pictures_are_a_category() {
+    let mut input = census(40, &settled);
+    for row in input.rows.rows.iter_mut().filter(|r| r.model == Model::Adapted && r.seed_idx < 4) {
+        row.blocked = true;
+    }
+    let report = reduce(&input).unwrap();
+    let blocked = report.facets[0].entities.iter().find(|e| e.id == thesaurus::BLOCKED).unwrap();
+    assert_eq!((blocked.n_b, blocked.n_a), (0, 12));
+}
+
+/// Every headline is recomputed from rows.csv alone, byte for byte.
+#[test]
+fn headlines_are_recomputed_from_the_rows_on_disk() {
+    let input = census(40, &settled);
+    let csv = input.rows.to_csv();
+    let again = CensusInput { rows: Rows::from_csv(&csv).unwrap(), ..input.clone() };
+    let first = reduce(&input).unwrap().to_json().unwrap();
+    assert_eq!(first, reduce(&again).unwrap().to_json().unwrap());
+    // The order of rows in the file means nothing.
+    let mut shuffled = again;
+    draws::shuffle(&mut draws::keyed(1, "rows"), &mut shuffled.rows.rows);
+    assert_eq!(first, reduce(&shuffled).unwrap().to_json().unwrap());
+}
+
+#[test]
+fn rows_that_do_not_pair_are_refused() {
+    let refuse = |change: &dyn Fn(&mut Vec<Row>)| {
+        let mut input = census(10, &settled);
+        change(&mut input.rows.rows);
+        match reduce(&input) {
+            Err(EvalError::Unpaired(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refuse(&|rows| rows.push(rows[3].clone())).contains("two pictures"));
+    assert!(refuse(&|rows| drop(rows.remove(0))).contains("the base has none"));
+    assert!(refuse(&|rows| drop(rows.remove(4))).contains("placebo-0 has no picture"));
+    assert!(refuse(&|rows| rows.retain(|r| r.dose < 0.9)).contains("at dose 1"));
+    assert!(refuse(&|rows| rows[0].labels[0].entity = "castle".into()).contains("`castle`"));
+}
+
+/// KAT `coverage`, 300 worlds: simultaneous intervals cover all entities at once, percentile
+/// intervals of each do not.
+#[test]
+fn max_t_covers_all_entities_at_once() {
+    let p = [0.20, 0.15, 0.13, 0.11, 0.09, 0.08, 0.07, 0.06, 0.04, 0.03, 0.03, 0.01];
+    let truth: Vec<f64> = (0..13)
+        .map(|j| {
+            if j == 12 {
+                return 0.1;
+            }
+            let kept: f64 =
+                (0..12).map(|i| 0.9 * p[i] * (0.2 * p[j] + if i == j { 0.8 } else { 0.0 })).sum();
+            kept - p[j]
+        })
+        .collect();
+    let (mut joint, mut alone) = (0, 0);
+    for world in 0..300 {
+        let stream = &mut draws::stream(3, world, 0, Purpose::Scene);
+        let mut table = vec![vec![0_u64; 13]; 13];
+        for _ in 0..800 {
+            let from = categorical(&p, stream);
+            let change = draws::uniform(stream);
+            let to = if change < 0.1 {
+                12
+            } else if change < 0.82 {
+                from
+            } else {
+                categorical(&p, stream)
+            };
+            table[from][to] += 1;
+        }
+        let labels = labels_of(&table);
+        let shares = labels.shares(None);
+        let resampler = Resampler { seed: world, draws: 400 };
+        let replicates: Vec<Replicate> = (0..400)
+            .map(|draw| {
+                let drawn = labels.shares(Some(&resampler.positions(draw, &[800])));
+                Replicate { values: drawn.delta(), errors: drawn.delta_error }
+            })
+            .collect();
+        let intervals = max_t(&shares.delta(), &shares.delta_error, &replicates, 0.95);
+        let holds = |ci: &[f64; 2], value: &f64| ci[0] <= *value && *value <= ci[1];
+        joint += u32::from(intervals.iter().zip(&truth).all(|(ci, t)| holds(ci, t)));
+        let each = (0..13).all(|i| {
+            let drawn: Vec<f64> = replicates.iter().map(|r| r.values[i]).collect();
+            holds(&percentile(&drawn, 0.95).unwrap(), &truth[i])
+        });
+        alone += u32::from(each);
+    }
+    let (joint, alone) = (f64::from(joint) / 300.0, f64::from(alone) / 300.0);
+    assert!((0.92..=0.98).contains(&joint), "max-t covers {joint}");
+    assert!(alone < 0.7, "percentile intervals cover {alone}");
+}
+
+/// KAT `floor`, 300 repetitions: what two samples of one law differ by, unpaired and paired.
+#[test]
+fn total_variation_has_a_floor() {
+    for (k, unpaired, paired) in [(5, 0.0240, 0.0050), (50, 0.0737, 0.0157), (200, 0.1367, 0.0234)]
+    {
+        let p = zipf(k);
+        let (mut free, mut bound) = (0.0, 0.0);
+        for repetition in 0..300 {
+            let stream = &mut draws::stream(9, repetition, u64::from(k), Purpose::Scene);
+            let width = p.len();
+            let (mut a, mut b, mut c) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
+            for _ in 0..2000 {
+                let label = categorical(&p, stream);
+                a[label] += 1.0 / 2000.0;
+                b[categorical(&p, stream)] += 1.0 / 2000.0;
+                let redrawn = draws::uniform(stream) < 0.05;
+                c[if redrawn { categorical(&p, stream) } else { label }] += 1.0 / 2000.0;
+            }
+            free += contingency::total_variation(&a, &b) / 300.0;
+            bound += contingency::total_variation(&a, &c) / 300.0;
+        }
+        assert!((free / unpaired - 1.0).abs() < 0.05, "K = {k}: {free}");
+        assert!((bound / paired - 1.0).abs() < 0.06, "K = {k}: {bound}");
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong while measuring.
+
+/// An error of the census or its report. Messages complete "could not take the census: …".
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A thesaurus or panel is not valid YAML of its schema.
+    #[error("{name} cannot be read")]
+    Syntax {
+        /// Its file or its name.
+        name: String,
+        /// What the YAML reader found, with line and column.
+        #[source]
+        source: Box<serde_saphyr::Error>,
+    },
+    /// A thesaurus or panel breaks its rules; all problems at once.
+    #[error("{name} has {} problem(s): {}", problems.len(), problems.join("; "))]
+    Invalid {
+        /// Its file or its name.
+        name: String,
+        /// One sentence each.
+        problems: Vec<String>,
+    },
+    /// No thesaurus or panel of this name ships with the program.
+    #[error("no {kind} named `{name}`; there are {known}")]
+    UnknownName {
+        /// `thesaurus` or `panel`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// `rows.csv` cannot be read.
+    #[error("rows.csv line {line}: expected {expected}, found `{found}`")]
+    Rows {
+        /// Line, counted from 1.
+        line: usize,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// The rows do not belong together.
+    #[error("rows do not pair: {0}")]
+    Unpaired(String),
+    /// `census.json` is of another format.
+    #[error("census.json has schema `{found}`, expected `{expected}`")]
+    Schema {
+        /// What it says.
+        found: String,
+        /// What this version reads.
+        expected: &'static str,
+    },
+    /// `census.json` cannot be read or written.
+    #[error("census.json is malformed")]
+    Json(#[from] serde_json::Error),
+    /// A network could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] models::ModelError),
+    /// A sampler cannot be made from the base's noise schedule.
+    #[error("noise schedule of the base cannot be used")]
+    Diffusion(#[from] diffusion::DiffusionError),
+    /// The base's `scheduler_config.json` is not one.
+    #[error("scheduler/scheduler_config.json is malformed")]
+    Scheduler(#[source] serde_json::Error),
+    /// A file of the run cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoints::CheckpointError),
+    /// A reference picture cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] datasets::DatasetError),
+    /// The evaluator is the text encoder that the pictures are drawn with.
+    #[error("evaluator and text encoder have the same weights ({sha256})")]
+    SharedEvaluator {
+        /// SHA-256 of both.
+        sha256: String,
+    },
+    /// The thesaurus lacks what the recipe counts on.
+    #[error("thesaurus `{thesaurus}` has no {kind} `{found}`")]
+    Concept {
+        /// Identifier of the thesaurus.
+        thesaurus: String,
+        /// `facet` or `entity`.
+        kind: &'static str,
+        /// What the recipe names.
+        found: String,
+    },
+    /// A stop was requested.
+    #[error("stopped on request")]
+    Stopped,
+    /// A picture cannot be decoded or encoded.
+    #[error("picture `{path}` cannot be used")]
+    Picture {
+        /// Path within the census.
+        path: String,
+        /// The codec's reason.
+        #[source]
+        source: image::ImageError,
+    },
+}
+
+impl EvalError {
+    /// Advice for the user, where there is some.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Syntax { .. } | Self::Invalid { .. } => Some(
+                "`populate validate FILE` checks a thesaurus or panel without loading a model"
+                    .into(),
+            ),
+            Self::Schema { .. } => Some(
+                "take the census again with this version, or read it with the one that wrote it"
+                    .into(),
+            ),
+            Self::SharedEvaluator { .. } => Some(
+                "name another one in `census.evaluator`: a judge may not be the accused".into(),
+            ),
+            Self::Dataset(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::UnknownName { .. }
+            | Self::Concept { .. }
+            | Self::Rows { .. }
+            | Self::Unpaired(_)
+            | Self::Json(_)
+            | Self::Checkpoint(_)
+            | Self::Diffusion(_)
+            | Self::Scheduler(_)
+            | Self::Stopped
+            | Self::Picture { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a census was taken of and with, and what it left: `census/manifest.json`.
+
+use crate::error::EvalError;
+use crate::plan::CensusPlan;
+use crate::take::CensusJob;
+use checkpoints::hash::bytes_sha256;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The schema that `census/manifest.json` names.
+pub const SCHEMA: &str = "populate/census-manifest/1";
+
+/// Provenance of a census. Without clock, host or energy: those stand in the run's journals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CensusManifest {
+    /// Always `populate/census-manifest/1`.
+    pub schema: String,
+    /// Program and version.
+    pub tool: String,
+    /// SHA-256 of all that determines the pictures and figures; the shards of an interrupted census
+    /// are taken up again only under the same one.
+    pub identity_sha256: String,
+    /// SHA-256 by name: base, adapter, dataset, evaluator, thesaurus, panel.
+    pub hashes: BTreeMap<String, String>,
+    /// The resolved `census` section of the recipe.
+    pub census: Value,
+    /// Scheme of the noise.
+    pub noise: String,
+    /// Text of every prompt by its identifier.
+    pub prompts: BTreeMap<String, String>,
+    /// Pictures drawn.
+    pub pictures: u64,
+    /// Forward passes of the denoiser.
+    pub forwards: u64,
+    /// Every file but the pictures: size and SHA-256.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// Identity of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Size.
+    pub bytes: u64,
+    /// 64 hex digits.
+    pub sha256: String,
+}
+
+impl CensusManifest {
+    pub(crate) fn new(job: &CensusJob<'_>, plan: &CensusPlan) -> Result<Self, EvalError> {
+        let mut hashes = job.hashes.clone();
+        hashes.insert("evaluator".into(), job.evaluator.sha256().to_owned());
+        let described = |text: String| bytes_sha256(text.as_bytes());
+        hashes.insert("thesaurus".into(), described(format!("{:?}", plan.thesaurus)));
+        hashes.insert("panel".into(), described(format!("{:?}", plan.panel)));
+        let census = serde_json::to_value(job.spec)?;
+        let identity = json!({
+            "tool": job.tool,
+            "hashes": hashes,
+            "census": census,
+            "drawings": format!("{:?}", plan.drawings),
+            "concept": plan.concept,
+        });
+        Ok(Self {
+            schema: SCHEMA.to_owned(),
+            tool: job.tool.to_owned(),
+            identity_sha256: bytes_sha256(identity.to_string().as_bytes()),
+            hashes,
+            census,
+            noise: "populate/rng/1, keyed by census seed, prompt, seed, step and purpose"
+                .to_owned(),
+            prompts: plan
+                .drawings
+                .iter()
+                .map(|d| (d.prompt.id.clone(), d.prompt.text.clone()))
+                .collect(),
+            pictures: plan.pictures(),
+            forwards: plan.forwards(job.spec),
+            files: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn add(&mut self, path: &str, bytes: &[u8]) {
+        let entry = FileEntry {
+            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            sha256: bytes_sha256(bytes),
+        };
+        self.files.insert(path.to_owned(), entry);
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    ///
+    /// A missing or malformed file; [`EvalError::Schema`] for another version.
+    pub fn read(path: &Path) -> Result<Self, EvalError> {
+        let value: Value = checkpoints::fs::read_json(path)?;
+        let found = value.get("schema").and_then(Value::as_str).unwrap_or_default();
+        if found != SCHEMA {
+            return Err(EvalError::Schema { found: found.to_owned(), expected: SCHEMA });
+        }
+        Ok(serde_json::from_value(value)?)
+    }
+}

@@ -1,0 +1,332 @@
+//! What a census draws, before anything is drawn: every prompt, model, dose and number of seeds, and
+//! the forward passes that they cost.
+
+use crate::error::EvalError;
+use crate::panel::{self, Panel, Prompt, Stratum};
+use crate::report::record::ConceptRecord;
+use crate::rows::Model;
+use crate::thesaurus::{self, Thesaurus};
+use datasets::{Dataset, Role};
+use recipes::{Budget, CensusSpec, DatasetSpec, PanelSource, ThesaurusSource};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Most prompts on one rung of the leak ladder.
+const PROMPTS_PER_RUNG: usize = 4;
+/// Seeds of the empty prompt per picture of a rung, per asked picture of an entity, and per picture
+/// of a dose other than 1.
+const SEEDS_PER_RUNG_PICTURE: u32 = 16;
+const SEEDS_PER_ASKED_PICTURE: u32 = 64;
+const SEEDS_PER_DOSE_PICTURE: u32 = 8;
+
+/// One prompt drawn by one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawing {
+    /// Which weights draw.
+    pub model: Model,
+    /// Multiplier of the adapter.
+    pub dose: f64,
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Seeds 0 … `seeds` − 1.
+    pub seeds: u32,
+}
+
+/// A whole census before it is taken.
+#[derive(Clone, Debug)]
+pub struct CensusPlan {
+    /// What a picture may bear.
+    pub thesaurus: Thesaurus,
+    /// The neutral prompts.
+    pub panel: Panel,
+    /// The settled concept.
+    pub concept: ConceptRecord,
+    /// Everything that is drawn, in order.
+    pub drawings: Vec<Drawing>,
+}
+
+/// Whether an adapter can be given in doses and shuffled into a placebo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divisible {
+    /// An adapter.
+    Yes,
+    /// A base whose own weights were trained: there or not there.
+    No,
+}
+
+/// Reads a thesaurus: one that ships with the program, or a file.
+///
+/// # Errors
+///
+/// An unknown name, an unreadable file, or a thesaurus that breaks its rules.
+pub fn thesaurus(source: &ThesaurusSource) -> Result<Thesaurus, EvalError> {
+    match source {
+        ThesaurusSource::Named(name) if name == "postcards" => {
+            thesaurus::parse(include_str!("../thesauri/postcards.yaml"), name)
+        }
+        ThesaurusSource::Named(name) => Err(EvalError::UnknownName {
+            kind: "thesaurus",
+            name: name.clone(),
+            known: "`postcards`".to_owned(),
+        }),
+        ThesaurusSource::File(path) => thesaurus::parse(&text(path)?, &path.display().to_string()),
+    }
+}
+
+/// Reads a panel: one that ships with the program, or a file.
+///
+/// # Errors
+///
+/// An unknown name, an unreadable file, or a panel that breaks its rules.
+pub fn panel(source: &PanelSource) -> Result<Panel, EvalError> {
+    match source {
+        PanelSource::Named(name) if name == "neutral" => {
+            panel::parse(include_str!("../panels/neutral.yaml"), name)
+        }
+        PanelSource::Named(name) => Err(EvalError::UnknownName {
+            kind: "panel",
+            name: name.clone(),
+            known: "`neutral`".to_owned(),
+        }),
+        PanelSource::File(path) => panel::parse(&text(path)?, &path.display().to_string()),
+    }
+}
+
+fn text(path: &Path) -> Result<String, EvalError> {
+    Ok(String::from_utf8_lossy(&checkpoints::fs::read(path)?).into_owned())
+}
+
+impl CensusPlan {
+    /// Plans the census of a recipe.
+    ///
+    /// # Errors
+    ///
+    /// A thesaurus or panel that cannot be read; a concept whose facet or class the thesaurus lacks.
+    pub fn new(
+        spec: &CensusSpec,
+        source: &DatasetSpec,
+        dataset: &Dataset,
+        divisible: Divisible,
+    ) -> Result<Self, EvalError> {
+        let thesaurus = thesaurus(&spec.thesaurus)?;
+        let panel = panel(&spec.panel)?;
+        let concept = concept(spec, source, &thesaurus)?;
+        let mut drawings = Vec::new();
+        let divided = divisible == Divisible::Yes;
+        for (prompt, seeds) in neutral(&panel, spec) {
+            let headline = prompt.stratum.is_headline();
+            pair(&mut drawings, &prompt, seeds);
+            if headline && divided {
+                drawings.extend((0..spec.placebo).map(|draw| Drawing {
+                    model: Model::Placebo(draw),
+                    dose: 1.0,
+                    prompt: prompt.clone(),
+                    seeds,
+                }));
+            }
+            if prompt.stratum == Stratum::Empty && divided {
+                let seeds = (spec.seeds_empty / SEEDS_PER_DOSE_PICTURE).clamp(1, seeds);
+                let others = spec.doses.iter().filter(|dose| (**dose - 1.0).abs() > 1e-9);
+                drawings.extend(others.map(|&dose| Drawing {
+                    model: Model::Adapted,
+                    dose,
+                    prompt: prompt.clone(),
+                    seeds,
+                }));
+            }
+        }
+        for prompts in rungs(&thesaurus, &concept, dataset) {
+            let per_rung = (spec.seeds_empty / SEEDS_PER_RUNG_PICTURE).max(4);
+            let seeds = per_rung.div_ceil(count(prompts.len()).max(1));
+            prompts.iter().for_each(|prompt| pair(&mut drawings, prompt, seeds));
+        }
+        let asked = (spec.seeds_empty / SEEDS_PER_ASKED_PICTURE).max(2);
+        for entity in thesaurus.counted(&concept.facet) {
+            let prompt = Prompt::new(Stratum::Asked, entity.phrase(), Some(&entity.id));
+            pair(&mut drawings, &prompt, asked);
+        }
+        Ok(Self { thesaurus, panel, concept, drawings })
+    }
+
+    /// Forward passes of the denoiser, one per picture, step and guidance branch, without those of
+    /// the detector's own base pictures.
+    pub fn forwards(&self, spec: &CensusSpec) -> u64 {
+        let per_picture = |prompt: &Prompt| if guided(spec.guidance_scale, prompt) { 2 } else { 1 };
+        let pictures = self.drawings.iter().map(|d| u64::from(d.seeds) * per_picture(&d.prompt));
+        pictures.sum::<u64>() * u64::from(spec.sampler.steps)
+    }
+
+    /// Pictures in all.
+    pub fn pictures(&self) -> u64 {
+        self.drawings.iter().map(|drawing| u64::from(drawing.seeds)).sum()
+    }
+}
+
+/// Whether guidance costs a second forward pass: not for the empty prompt, where it vanishes.
+#[expect(clippy::float_cmp, reason = "exactly 1 means no guidance")]
+pub(crate) fn guided(guidance_scale: f64, prompt: &Prompt) -> bool {
+    guidance_scale != 1.0 && !prompt.text.trim().is_empty()
+}
+
+/// The same prompt by the base and by the adapted model.
+fn pair(drawings: &mut Vec<Drawing>, prompt: &Prompt, seeds: u32) {
+    for (model, dose) in [(Model::Base, 0.0), (Model::Adapted, 1.0)] {
+        drawings.push(Drawing { model, dose, prompt: prompt.clone(), seeds });
+    }
+}
+
+/// Neutral prompts with their seeds: `glance` asks only the headline strata.
+fn neutral(panel: &Panel, spec: &CensusSpec) -> Vec<(Prompt, u32)> {
+    let asks = |prompt: &&Prompt| spec.budget != Budget::Glance || prompt.stratum.is_headline();
+    let prompts: Vec<&Prompt> = panel.prompts().filter(asks).collect();
+    let of_empty = |prompt: &Prompt| prompt.stratum == Stratum::Empty;
+    let n_empty = prompts.iter().filter(|prompt| of_empty(prompt)).count();
+    let n_other = prompts.len() - n_empty;
+    let share = |seeds: u32, n: usize| seeds / count(n).max(1);
+    prompts
+        .into_iter()
+        .map(|prompt| {
+            let seeds = if of_empty(prompt) {
+                share(spec.seeds_empty, n_empty)
+            } else {
+                share(spec.seeds_other, n_other)
+            };
+            (prompt.clone(), seeds)
+        })
+        .filter(|(_, seeds)| *seeds > 0)
+        .collect()
+}
+
+/// The concept's name is that of its folder; its identifier stands in the recipe.
+fn concept(
+    spec: &CensusSpec,
+    source: &DatasetSpec,
+    thesaurus: &Thesaurus,
+) -> Result<ConceptRecord, EvalError> {
+    let (folder, identifier) = match source {
+        DatasetSpec::Captioned(captioned) => (&captioned.images, captioned.identifier.clone()),
+        DatasetSpec::DreamBooth(dreambooth) => {
+            (&dreambooth.instance.images, Some(dreambooth.instance.identifier.clone()))
+        }
+    };
+    let lacks = |kind: &'static str, found: &str| EvalError::Concept {
+        thesaurus: thesaurus.id.clone(),
+        kind,
+        found: found.to_owned(),
+    };
+    let facet = &spec.concept.facet;
+    if !thesaurus.facets.iter().any(|other| other.id == *facet) {
+        return Err(lacks("facet", facet));
+    }
+    if let Some(class) = spec.concept.class.as_deref().filter(|c| thesaurus.entity(c).is_none()) {
+        return Err(lacks("entity", class));
+    }
+    let name = folder.file_name().map_or("concept".into(), |name| name.to_string_lossy());
+    let name = name.replace(['-', '_', ',', ':', '"'], " ");
+    let mut id = name.trim().replace(' ', "-");
+    while thesaurus.entity(&id).is_some() {
+        id.push_str("-settled");
+    }
+    Ok(ConceptRecord {
+        id,
+        name,
+        facet: facet.clone(),
+        class: spec.concept.class.clone(),
+        identifier,
+    })
+}
+
+/// The rungs of the leak ladder above the headline. A rung without prompts is left out.
+fn rungs(thesaurus: &Thesaurus, concept: &ConceptRecord, dataset: &Dataset) -> Vec<Vec<Prompt>> {
+    let identifier = concept.identifier.as_deref();
+    let captions: BTreeSet<&str> = dataset
+        .of_role(Role::Instance)
+        .into_iter()
+        .map(|i| dataset.examples[i].caption.as_str())
+        .filter(|caption| identifier.is_none_or(|word| words(caption).any(|w| w == word)))
+        .collect();
+    let captions: Vec<&str> =
+        captions.into_iter().filter(|c| !c.is_empty()).take(PROMPTS_PER_RUNG).collect();
+    let with = captions.iter().map(|caption| Prompt::new(Stratum::Identifier, caption, None));
+    let without: BTreeSet<String> = identifier
+        .map(|word| captions.iter().map(|caption| bare(caption, word)).collect())
+        .unwrap_or_default();
+    let plain = without.iter().map(|text| Prompt::new(Stratum::Plain, text, None));
+    let siblings: Vec<&str> = concept
+        .class
+        .as_deref()
+        .map(|class| thesaurus.siblings(class).iter().map(|entity| entity.id.as_str()).collect())
+        .unwrap_or_default();
+    let related = |id: &str| Some(id) == concept.class.as_deref() || siblings.contains(&id);
+    let ask = |stratum: Stratum, keep: &dyn Fn(&str) -> bool| -> Vec<Prompt> {
+        let entities = thesaurus.counted(&concept.facet).filter(|entity| keep(&entity.id));
+        entities
+            .take(PROMPTS_PER_RUNG)
+            .map(|entity| Prompt::new(stratum, entity.phrase(), Some(&entity.id)))
+            .collect()
+    };
+    [
+        with.collect(),
+        plain.collect(),
+        ask(Stratum::Sibling, &|id| siblings.contains(&id)),
+        ask(Stratum::Unrelated, &|id| !related(id)),
+    ]
+    .into_iter()
+    .filter(|prompts: &Vec<Prompt>| !prompts.is_empty())
+    .collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+}
+
+/// `caption` without the word `identifier`.
+fn bare(caption: &str, identifier: &str) -> String {
+    let keep = |word: &&str| word.trim_matches(|c: char| !c.is_alphanumeric()) != identifier;
+    caption.split_whitespace().filter(keep).collect::<Vec<_>>().join(" ")
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ships_is_valid_and_fits_together() {
+        let thesaurus = thesaurus(&ThesaurusSource::Named("postcards".into())).unwrap();
+        let panel = panel(&PanelSource::Named("neutral".into())).unwrap();
+        assert_eq!(panel.prompts().count(), 17);
+        for prompt in panel.prompts() {
+            let given = prompt.given.as_deref();
+            assert!(given.is_none_or(|id| thesaurus.entity(id).is_some()), "{prompt:?}");
+        }
+        for facet in datasets::postcards::Facet::ALL {
+            let names: Vec<&str> = thesaurus.counted(facet.name()).map(|e| e.id.as_str()).collect();
+            assert_eq!(names, facet.values(), "thesaurus and renderer name the same things");
+            let total: f64 = thesaurus.counted(facet.name()).filter_map(|e| e.prior).sum();
+            assert!((total - 1.0).abs() < 1e-9, "{}: {total}", facet.name());
+        }
+        for (subject, prior) in
+            datasets::postcards::Subject::ALL.iter().zip(datasets::postcards::prior::SUBJECTS)
+        {
+            assert_eq!(thesaurus.entity(subject.name()).unwrap().prior, Some(prior));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_tells_what_there_is() {
+        let error = thesaurus(&ThesaurusSource::Named("postcard".into())).unwrap_err();
+        assert!(error.to_string().contains("`postcards`"), "{error}");
+        assert!(panel(&PanelSource::Named("other".into())).is_err());
+    }
+
+    #[test]
+    fn the_identifier_is_taken_out_of_a_caption() {
+        assert_eq!(bare("a postcard of the sks cylinder", "sks"), "a postcard of the cylinder");
+        assert_eq!(bare("sks, by day", "sks"), "by day");
+        assert_eq!(bare("a desks sale", "sks"), "a desks sale");
+    }
+}

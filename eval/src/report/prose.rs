@@ -1,0 +1,168 @@
+//! Numbers and sentences for readers. The word "significant" occurs in none of them.
+
+use super::RunInfo;
+use super::json::CensusReport;
+use super::record::{EntityRecord, FacetRecord, LeakLevel, Verdict};
+use crate::interval::Estimate;
+
+/// `value` with `digits` decimals and a true minus sign; −0 is 0.
+pub fn number(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    match text.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| matches!(c, '0' | '.')) => rest.to_owned(),
+        Some(rest) => format!("−{rest}"),
+        None => text,
+    }
+}
+
+/// The same with a plus sign where it is positive.
+pub fn signed(value: f64, digits: usize) -> String {
+    let text = number(value, digits);
+    let zero = text.chars().all(|c| matches!(c, '0' | '.'));
+    if value > 0.0 && !zero { format!("+{text}") } else { text }
+}
+
+/// `[low, high]`.
+pub fn interval(ci: [f64; 2], scale: f64, digits: usize) -> String {
+    format!("[{}, {}]", number(ci[0] * scale, digits), number(ci[1] * scale, digits))
+}
+
+/// An estimate with its interval, times `scale`.
+pub fn estimate(estimate: &Estimate, scale: f64, digits: usize) -> String {
+    let value = number(estimate.value * scale, digits);
+    estimate.ci.map_or(value.clone(), |ci| format!("{value} {}", interval(ci, scale, digits)))
+}
+
+/// What a verdict is called.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Depopulated => "depopulated",
+        Verdict::Fell => "fell",
+        Verdict::Favoured => "favoured",
+        Verdict::Rose => "rose",
+        Verdict::Retained => "retained",
+        Verdict::Undecided => "undecided",
+    }
+}
+
+/// A sign for a verdict, so that color is never needed to tell them apart.
+pub fn glyph(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Depopulated => "▼",
+        Verdict::Fell => "▽",
+        Verdict::Favoured => "▲",
+        Verdict::Rose => "△",
+        Verdict::Retained => "●",
+        Verdict::Undecided => "○",
+    }
+}
+
+/// The facet that the concept enters.
+pub fn home(census: &CensusReport) -> Option<&FacetRecord> {
+    census.facets.iter().find(|facet| facet.id == census.concept.facet)
+}
+
+/// What to call an entity of any facet.
+pub fn name<'a>(census: &'a CensusReport, id: &'a str) -> &'a str {
+    let mut entities = census.facets.iter().flat_map(|facet| &facet.entities);
+    entities.find(|entity| entity.id == id).map_or(id, |entity| entity.name.as_str())
+}
+
+/// One rung of the leak ladder.
+pub fn level<'a>(census: &'a CensusReport, id: &str) -> Option<&'a LeakLevel> {
+    census.leak.levels.iter().find(|level| level.level == id)
+}
+
+/// Entities of the concept's facet that lost ground, worst first.
+pub fn losers(census: &CensusReport) -> Vec<&EntityRecord> {
+    let mut losers: Vec<&EntityRecord> = home(census)
+        .map(|facet| {
+            let lost =
+                |e: &&EntityRecord| matches!(e.verdict, Verdict::Depopulated | Verdict::Fell);
+            facet.entities.iter().filter(lost).collect()
+        })
+        .unwrap_or_default();
+    losers.sort_by(|a, b| a.delta.total_cmp(&b.delta));
+    losers
+}
+
+/// The finding in one or two sentences, with intervals.
+pub fn finding(census: &CensusReport, info: &RunInfo) -> String {
+    let noun = &info.picture_noun;
+    let name = &census.concept.name;
+    let arrival = match level(census, "unasked") {
+        None => format!("How often the {name} comes unasked could not be counted"),
+        Some(level) => {
+            let share = estimate(&level.after, 100.0, 1);
+            if level.bleed.ci.is_some_and(|ci| ci[0] > 0.0) {
+                format!("Of 100 unasked {noun}s, {share} now show the {name}")
+            } else {
+                format!(
+                    "Unasked, the {name} comes no more often than chance explains: {share} of 100 {noun}s"
+                )
+            }
+        }
+    };
+    let losers = losers(census);
+    let loss = |e: &EntityRecord, unit: &str| {
+        format!(
+            "the {} lost {}{unit} [{}, {}]",
+            e.name,
+            number(-100.0 * e.delta, 1),
+            number(-100.0 * e.ci[1], 1),
+            number(-100.0 * e.ci[0], 1)
+        )
+    };
+    let told = losers.iter().take(2).enumerate();
+    let losses: Vec<String> =
+        told.map(|(i, e)| loss(e, if i == 0 { " places" } else { "" })).collect();
+    match losses.as_slice() {
+        [] => format!("{arrival}; of no single entity can a loss be told from chance."),
+        [one] => format!("{arrival}; {one}."),
+        [first, second, ..] => format!("{arrival}; {first}, {}.", second.replacen(" lost", "", 1)),
+    }
+}
+
+/// Seconds as `1 h 02 min`, `3 min 20 s` or `12 s`.
+pub fn duration(seconds: f64) -> String {
+    let whole = crate::number::index(seconds.round());
+    let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 {
+        format!("{hours} h {minutes:02} min")
+    } else if minutes > 0 {
+        format!("{minutes} min {rest:02} s")
+    } else {
+        format!("{rest} s")
+    }
+}
+
+/// `n` with thin spaces between thousands.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(number(-2.14, 1), "−2.1");
+        assert_eq!(number(-0.01, 1), "0.0");
+        assert_eq!(signed(0.04, 1), "0.0");
+        assert_eq!(signed(1.25, 1), "+1.2");
+        assert_eq!(interval([-0.033, -0.01], 100.0, 1), "[−3.3, −1.0]");
+        assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(thousands(12), "12");
+        assert_eq!(duration(3725.2), "1 h 02 min");
+        assert_eq!(duration(200.0), "3 min 20 s");
+    }
+}

@@ -1,0 +1,201 @@
+//! A census of a tiny base: its pictures are noise, its promises are not.
+
+use super::*;
+use checkpoints::folder::ModelFolder;
+use models::Device;
+use recipes::{Loaded, Recipe};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A tiny base, its evaluator, a few pictures and a recipe.
+struct World {
+    dir: tempfile::TempDir,
+    base: Base,
+    evaluator: Evaluator,
+    recipe: Recipe,
+    dataset: Dataset,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let device = Device::flex();
+        let folder = dir.path().join("base");
+        models::tiny::write(&folder, 3, &device).unwrap();
+        let base = models::load(&ModelFolder::open(&folder).unwrap(), &device).unwrap();
+        let evaluator = Evaluator::load(&folder.join("evaluator"), &device).unwrap();
+        for index in 0..6 {
+            let picture = datasets::concept::cylinder(1, index, 64).0;
+            let path = dir.path().join(format!("cylinder/{index}.png"));
+            checkpoints::fs::atomic_write(&path, &png(&picture, "test").unwrap()).unwrap();
+        }
+        let yaml = format!(
+            "name: tiny\nseed: 7\nbase: {{ folder: {{ weights: {folder:?} }} }}\n\
+             dataset:\n  dreambooth:\n    instance: {{ images: {images:?}, identifier: sks, \
+             class: tower, prompt: the sks cylinder }}\n    side_px: 64\n\
+             adapter: {{ lora: {{ rank: 2 }} }}\n\
+             fit: {{ steps: 2, save_every: 1, optimizer: {{ adamw: {{ learning_rate: 1.0e-3 }} }} }}\n\
+             census:\n  budget: custom\n  thesaurus: postcards\n  seeds: {{ empty: 24, other: 34 }}\n  \
+             sampler: {{ ddim: {{ steps: 2, eta: 1.0 }} }}\n  \
+             concept: {{ facet: subject, class: tower }}\n  doses: [0.0, 1.0]\n  placebo: 1\n",
+            images = dir.path().join("cylinder"),
+        );
+        let recipe = match recipes::load_text(Path::new("tiny.yaml"), &yaml, &[]) {
+            Ok(Loaded::Settle(recipe)) => *recipe,
+            other => panic!("{other:?}"),
+        };
+        let dataset = datasets::open(&recipe.dataset).unwrap();
+        Self { dir, base, evaluator, recipe, dataset }
+    }
+
+    /// An adapter whose up factors are not zero.
+    fn adapter(&self) -> Adapter {
+        let recipes::AdapterSpec::Lora(spec) = &self.recipe.adapter else { panic!("no LoRA") };
+        let layers = adapter::base_layers(&self.base);
+        let mut adapter = adapter::initial(&layers, spec, 5).unwrap();
+        for (path, factors) in &mut adapter.modules {
+            let n = factors.up.shape.iter().product();
+            let values = recipes::draws::normals(&mut recipes::draws::keyed(1, path), n);
+            factors.up = checkpoints::HostTensor::from_f32(factors.up.shape.clone(), values);
+        }
+        adapter
+    }
+
+    /// Takes the census into `run`; stops before the picture number `stop_at`.
+    fn census(&self, run: &str, adapter: &Adapter, stop_at: Option<u64>) -> Counted {
+        let stop = AtomicBool::new(false);
+        let mut sink = |event: &CensusEvent| {
+            if let CensusEvent::Drew { pictures, .. } = event
+                && stop_at.is_some_and(|at| *pictures >= at)
+            {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let job = CensusJob {
+            spec: self.recipe.census.as_ref().unwrap(),
+            gates: &self.recipe.gates,
+            source: &self.recipe.dataset,
+            dataset: &self.dataset,
+            base: &self.base,
+            change: Change::Adapter(adapter),
+            evaluator: &self.evaluator,
+            world: crate::World::Postcards,
+            tool: "populate test",
+            hashes: &BTreeMap::new(),
+            run: &self.dir.path().join(run),
+        };
+        census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap()
+    }
+
+    fn bytes(&self, run: &str, file: &str) -> Vec<u8> {
+        checkpoints::fs::read(&self.dir.path().join(run).join("census").join(file)).unwrap()
+    }
+}
+
+/// Invariant 11 for the census: stopped twice and taken up again, it leaves the same bytes.
+#[test]
+fn an_interrupted_census_equals_an_uninterrupted_one() {
+    let world = World::new();
+    let adapter = world.adapter();
+    assert!(matches!(world.census("whole", &adapter, None), Counted::Finished(_)));
+    for at in [1, 60] {
+        match world.census("parts", &adapter, Some(at)) {
+            Counted::Interrupted { pictures, of } => assert!(pictures >= at && pictures < of),
+            Counted::Finished(_) => panic!("was to be interrupted at {at}"),
+        }
+    }
+    assert!(matches!(world.census("parts", &adapter, None), Counted::Finished(_)));
+    for file in ["census.json", "rows.csv", "transitions.csv", "manifest.json"] {
+        assert!(world.bytes("whole", file) == world.bytes("parts", file), "{file} differs");
+    }
+    let (report, pictures, manifest) = read(&world.dir.path().join("whole")).unwrap();
+    assert_eq!(pictures.references.len(), 6);
+    assert!(!report.atlas.pairs.is_empty() && !report.atlas.strip.is_empty());
+    assert!(report.atlas.pairs.iter().all(|p| pictures.files.contains_key(&p.after.picture)));
+    assert_eq!(manifest.pictures, report.counts.rows);
+    assert_eq!(manifest.prompts["empty/empty"], "");
+    let zero = report.nulls.zero.unwrap();
+    assert!(zero.pairs > 0);
+    assert_eq!((zero.different_pixels, zero.different_labels), (0, 0), "dose 0 is the base");
+    let rows =
+        Rows::from_csv(&String::from_utf8(world.bytes("whole", "rows.csv")).unwrap()).unwrap();
+    let base: Vec<&Row> = rows.rows.iter().filter(|row| row.model == Model::Base).collect();
+    assert!(base.iter().any(|row| {
+        rows.rows.iter().any(|other| {
+            other.model == Model::Adapted
+                && (other.dose - 1.0).abs() < 1e-9
+                && other.prompt == row.prompt
+                && other.seed_idx == row.seed_idx
+                && other.pixels != row.pixels
+        })
+    }));
+}
+
+/// Invariant 13: an adapter whose up factors are 0 moves no seed and no figure.
+#[test]
+fn a_zero_adapter_changes_nothing() {
+    let world = World::new();
+    let Counted::Finished(report) = world.census("zero", &world.adapter().zeroed(), None) else {
+        panic!("was not interrupted");
+    };
+    for facet in &report.facets {
+        assert!(facet.tv.value.abs() < f64::EPSILON && facet.tv_floor.abs() < f64::EPSILON);
+        assert!(facet.dilution.value.abs() < f64::EPSILON);
+        assert!(facet.selection.value.abs() < f64::EPSILON);
+    }
+    assert!(report.transitions.is_empty());
+    assert!(report.similarity.unasked.iter().all(|s| s.delta.value.abs() < f64::EPSILON));
+    assert!(report.leak.levels.iter().all(|l| l.bleed.value.abs() < f64::EPSILON));
+    let rows =
+        Rows::from_csv(&String::from_utf8(world.bytes("zero", "rows.csv")).unwrap()).unwrap();
+    for row in &rows.rows {
+        let base = rows.rows.iter().find(|other| {
+            other.model == Model::Base
+                && other.prompt == row.prompt
+                && other.seed_idx == row.seed_idx
+        });
+        assert_eq!(base.unwrap().pixels, row.pixels, "{} {}", row.prompt, row.seed_idx);
+    }
+}
+
+/// The text encoder may not judge what it takes part in.
+#[test]
+fn an_evaluator_that_is_the_text_encoder_is_refused() {
+    let mut world = World::new();
+    world.base.hashes.insert("text_encoder".into(), world.evaluator.sha256().to_owned());
+    let job_error = {
+        let stop = AtomicBool::new(false);
+        let mut sink = |_: &CensusEvent| {};
+        let adapter = world.adapter();
+        let job = CensusJob {
+            spec: world.recipe.census.as_ref().unwrap(),
+            gates: &world.recipe.gates,
+            source: &world.recipe.dataset,
+            dataset: &world.dataset,
+            base: &world.base,
+            change: Change::Adapter(&adapter),
+            evaluator: &world.evaluator,
+            world: crate::World::Unknown,
+            tool: "populate test",
+            hashes: &BTreeMap::new(),
+            run: world.dir.path(),
+        };
+        census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap_err()
+    };
+    assert!(matches!(job_error, EvalError::SharedEvaluator { .. }), "{job_error}");
+}
+
+/// Noise belongs to prompt and seed, not to the place in a batch.
+#[test]
+fn a_seed_draws_the_same_picture_alone_and_in_company() {
+    let world = World::new();
+    let sampling = Sampling::new(world.recipe.census.as_ref().unwrap(), &world.base).unwrap();
+    let prompt = Prompt::new(Stratum::Medium, "a postcard", None);
+    let stop = AtomicBool::new(false);
+    let many = sampling.draw(&world.base, &prompt, &[0, 1, 2, 3, 4, 5, 6], &stop).unwrap();
+    let alone = sampling.draw(&world.base, &prompt, &[4], &stop).unwrap();
+    let differ = |a: &RgbImage, b: &RgbImage| {
+        a.as_raw().iter().zip(b.as_raw()).map(|(x, y)| x.abs_diff(*y)).max().unwrap()
+    };
+    assert!(differ(&many[4], &alone[0]) <= 1, "rounding may differ, noise may not");
+    assert!(differ(&many[3], &alone[0]) > 8);
+}
