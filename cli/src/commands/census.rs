@@ -1,0 +1,237 @@
+//! `populate census`: counts what a finished training changed. Only what lies on disk is trusted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use checkpoints::energy::Phase;
+use checkpoints::folder::ModelFolder;
+use checkpoints::run_dir::{Checkpoint, RunFolder};
+use checkpoints::{TensorFile, Watch};
+use eval::{CensusEvent, CensusJob, Change, Counted, EvalError, World};
+use models::adapter::Adapter;
+use models::{Base, Evaluator};
+use recipes::{BaseSpec, CensusSpec, Recipe};
+use serde_json::json;
+
+use super::report::{Reported, write_report};
+use super::{Job, Outcome};
+use crate::args::RunArguments;
+use crate::device::ChosenDevice;
+use crate::environment;
+use crate::error::JobError;
+use crate::progress::{Progress, Tick};
+use crate::spending::Spending;
+use crate::stage::{self, Opened, shell_word};
+
+/// Program and version, as records of a census name it.
+const TOOL: &str = concat!("populate ", env!("CARGO_PKG_VERSION"));
+/// Folder of the weights that a full training leaves in its run directory.
+const TRAINED_BASE: &str = "base";
+
+/// A finished training about to be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Counting<'a> {
+    /// The recipe of the run.
+    pub(crate) recipe: &'a Recipe,
+    /// What it names.
+    pub(crate) opened: &'a Opened,
+    /// The run directory.
+    pub(crate) run: &'a RunFolder,
+    /// Where to compute.
+    pub(crate) device: &'a ChosenDevice,
+}
+
+/// Counts the run of a directory or recipe, and writes its report.
+pub(crate) fn execute(arguments: &RunArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    let run = stage::run_folder(&arguments.run, &arguments.sets, &job.place.runs)?;
+    let recipe = stage::recipe_of_run(&run)?;
+    let opened = Opened::of(&recipe)?;
+    if opened.fingerprint != run.fingerprint() {
+        return Err(JobError::data(format!(
+            "the base or the pictures of run `{}` are no longer what it was trained on",
+            run.path().display()
+        )));
+    }
+    let device = job.device()?;
+    let counting = Counting { recipe: &recipe, opened: &opened, run: &run, device: &device };
+    if let Some(reported) = count_and_report(&counting, None, job)? {
+        return Ok(reported.give(run.path(), job));
+    }
+    let directory = shell_word(&run.path().display().to_string());
+    Ok(Outcome::Requeue { go_on: format!("populate census {directory}") })
+}
+
+/// Takes the census, or goes on with it, and writes the report; nothing if a stop was requested.
+///
+/// # Errors
+///
+/// A recipe without census, a training that is not finished, and whatever `eval` refuses.
+pub(crate) fn count_and_report(
+    counting: &Counting<'_>,
+    mut spending: Option<&mut Spending>,
+    job: &Job<'_>,
+) -> Result<Option<Reported>, JobError> {
+    let Some(spec) = &counting.recipe.census else {
+        return Err(JobError::Usage {
+            message: format!("recipe `{}` has no section `census`", counting.recipe.name),
+            hint: Some("add one, and train again under its new name".to_owned()),
+        });
+    };
+    if let Some(spending) = spending.as_deref_mut() {
+        spending.enter(Phase::Census)?;
+    }
+    let mut listener = Listener { progress: job.progress(), spending, failure: None };
+    let counted = count(counting, spec, &mut listener, job);
+    listener.progress.end();
+    if let Some(error) = listener.failure {
+        return Err(error);
+    }
+    match counted? {
+        Counted::Interrupted { pictures, of } => {
+            job.terminal.say(&format!("{pictures} of {of} pictures are counted and kept"));
+            Ok(None)
+        }
+        Counted::Finished(_) => {
+            if let Some(spending) = listener.spending {
+                spending.enter(Phase::Report)?;
+            }
+            write_report(counting.recipe, counting.run, &counting.device.name).map(Some)
+        }
+    }
+}
+
+fn count(
+    counting: &Counting<'_>,
+    spec: &CensusSpec,
+    listener: &mut Listener<'_>,
+    job: &Job<'_>,
+) -> Result<Counted, JobError> {
+    let Counting { recipe, opened, run, device } = *counting;
+    let checkpoint = finished(recipe, run)?;
+    let base = stage::load_base(&opened.base_folder, &device.device)?;
+    let folder = stage::evaluator_folder(recipe, &opened.base_folder);
+    let evaluator = Evaluator::load(&folder, &device.device)?;
+    let trained = trained(&checkpoint, run, &base)?;
+    let hashes = BTreeMap::from([
+        ("base".to_owned(), opened.base_sha256.clone()),
+        ("dataset".to_owned(), opened.dataset.sha256.clone()),
+        ("trained".to_owned(), trained.sha256().to_owned()),
+    ]);
+    let census = CensusJob {
+        spec,
+        gates: &recipe.gates,
+        source: &recipe.dataset,
+        dataset: &opened.dataset,
+        base: &base,
+        change: trained.change(),
+        evaluator: &evaluator,
+        world: match recipe.base {
+            BaseSpec::Postcards => World::Postcards,
+            BaseSpec::Folder { .. } => World::Unknown,
+        },
+        tool: TOOL,
+        hashes: &hashes,
+        run: run.path(),
+    };
+    let stop = job.stop;
+    let mut sink = |event: &CensusEvent| listener.hear(event, stop.flag());
+    let mut watch = Watch { stop: stop.flag(), sink: &mut sink };
+    match eval::census(&census, &mut watch) {
+        Err(EvalError::Stopped) => Ok(Counted::Interrupted { pictures: 0, of: 0 }),
+        counted => Ok(counted?),
+    }
+}
+
+/// The last checkpoint of a training that is complete.
+fn finished(recipe: &Recipe, run: &RunFolder) -> Result<Checkpoint, JobError> {
+    let newest = run.newest()?;
+    let step = newest.as_ref().map_or(0, Checkpoint::step);
+    match newest {
+        Some(checkpoint) if step == recipe.fit.steps => Ok(checkpoint),
+        Some(_) | None => Err(JobError::Usage {
+            message: format!(
+                "run `{}` is at step {step}, expected {}",
+                run.path().display(),
+                recipe.fit.steps
+            ),
+            hint: Some(format!(
+                "finish it first: `populate resume {}`",
+                shell_word(&run.path().display().to_string())
+            )),
+        }),
+    }
+}
+
+/// What a training left, read from disk.
+enum Trained {
+    /// An adapter.
+    Adapter { adapter: Box<Adapter>, sha256: String },
+    /// A base of its own.
+    Base { base: Box<Base>, sha256: String },
+}
+
+impl Trained {
+    fn change(&self) -> Change<'_> {
+        match self {
+            Self::Adapter { adapter, .. } => Change::Adapter(adapter),
+            Self::Base { base, .. } => Change::Base(base),
+        }
+    }
+
+    fn sha256(&self) -> &str {
+        match self {
+            Self::Adapter { sha256, .. } | Self::Base { sha256, .. } => sha256,
+        }
+    }
+}
+
+fn trained(
+    checkpoint: &Checkpoint,
+    run: &RunFolder,
+    base: &Base,
+) -> Result<Trained, JobError> {
+    if checkpoint.has("adapter.safetensors") {
+        let path = checkpoint.file("adapter.safetensors");
+        let sha256 = TensorFile::open(&path)?.tensors_sha256();
+        let adapter = Box::new(stage::read_adapter(&path, base)?.adapter);
+        return Ok(Trained::Adapter { adapter, sha256 });
+    }
+    let folder = ModelFolder::open(&run.path().join(TRAINED_BASE))?;
+    let (loaded, sha256) = (stage::load_base(&folder, &base.device)?, folder.sha256()?);
+    Ok(Trained::Base { base: Box::new(loaded), sha256 })
+}
+
+/// Shows the progress of a census and counts its costs.
+struct Listener<'a> {
+    progress: Progress<'a>,
+    spending: Option<&'a mut Spending>,
+    failure: Option<JobError>,
+}
+
+impl Listener<'_> {
+    fn hear(&mut self, event: &CensusEvent, stop: &std::sync::atomic::AtomicBool) {
+        match event {
+            CensusEvent::Drew { pictures, of } => self.progress.tick(&Tick {
+                phase: "census",
+                unit: "pictures",
+                done: *pictures,
+                total: *of,
+                figures: &[],
+            }),
+            CensusEvent::Reducing => {
+                let record = json!({ "event": "reducing", "at": environment::unix_seconds() });
+                self.progress.note("all pictures are counted; reducing", &record);
+            }
+        }
+        let spent = self.spending.as_deref_mut().map_or(Ok(()), Spending::tick);
+        if let Err(error) = spent {
+            self.failure.get_or_insert(error.into());
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where the report of a run lies.
+pub(crate) fn report_path(run: &Path) -> PathBuf {
+    run.join("report").join("index.html")
+}

@@ -1,0 +1,109 @@
+//! Times three forward passes and one training step on the device that will do the work.
+
+use std::sync::atomic::AtomicBool;
+
+use checkpoints::Watch;
+use datasets::Batches;
+use models::base::{host_values, tensor_from_host};
+use recipes::Recipe;
+use trainer::cache::{Cache, Texts};
+use trainer::objective::Objective;
+use trainer::state::State;
+use trainer::step::{Plan, one_step};
+use trainer::trainee::Trainee;
+
+use crate::commands::Job;
+use crate::device::ChosenDevice;
+use crate::environment::{Stopwatch, text_of};
+use crate::error::JobError;
+use crate::stage::{self, Opened};
+
+/// Pictures of a timed forward pass.
+const BATCH: usize = 8;
+/// Timed forward passes; one before them is not timed, because kernels are compiled in it.
+const N_FORWARDS: u32 = 3;
+
+/// What was measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// Seconds per picture and forward pass.
+    pub(super) forward_secs: f64,
+    /// Seconds of a step on the concept's pictures alone.
+    pub(super) step_secs: f64,
+    /// Most memory that the process held; `None` where the system does not tell.
+    pub(super) peak_bytes: Option<u64>,
+}
+
+/// Loads the base, encodes the pictures and measures. Nothing is written.
+pub(super) fn measure(
+    recipe: &Recipe,
+    opened: &Opened,
+    device: &ChosenDevice,
+    job: &Job<'_>,
+) -> Result<Timing, JobError> {
+    let base = stage::load_base(&opened.base_folder, &device.device)?;
+    let forward_secs = forward_secs(recipe, &base)?;
+    let step_secs = step_secs(recipe, opened, &base, job)?;
+    Ok(Timing { forward_secs, step_secs, peak_bytes: peak_bytes() })
+}
+
+fn forward_secs(recipe: &Recipe, base: &models::Base) -> Result<f64, JobError> {
+    let side_px = recipe.dataset.image_options().side_px as usize;
+    let [channels, height, width] = base.latent_shape([side_px; 2])?;
+    let noise = vec![0.5; BATCH * channels * height * width];
+    let noisy = tensor_from_host(noise, [BATCH, channels, height, width], &base.device);
+    let context = base.text_states(&[""])?.repeat_dim(0, BATCH);
+    let forward = || -> Result<(), JobError> {
+        let output = base.unet.forward(noisy.clone(), base.timesteps(500.0, BATCH), &context, None)?;
+        // Reading waits for the device.
+        host_values(output.narrow(0, 0, 1))?;
+        Ok(())
+    };
+    forward()?;
+    let clock = Stopwatch::start();
+    for _ in 0..N_FORWARDS {
+        forward()?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a small constant")]
+    let n_pictures = f64::from(N_FORWARDS) * BATCH as f64;
+    Ok(clock.seconds() / n_pictures)
+}
+
+/// One step on scratch values. Class pictures are left out: the base would have to draw them.
+fn step_secs(
+    recipe: &Recipe,
+    opened: &Opened,
+    base: &models::Base,
+    job: &Job<'_>,
+) -> Result<f64, JobError> {
+    let dataset = &opened.dataset;
+    let mut watch = Watch { stop: job.stop.flag(), sink: &mut |_| {} };
+    let cache = Cache::fill(base, dataset, Texts::Cached, &mut watch)?;
+    let Some(cache) = cache else {
+        return Err(JobError::usage("stopped before anything was timed"));
+    };
+    let objective = Objective::new(&recipe.objective, &base.scheduler)?;
+    let plan = Plan {
+        seed: recipe.seed,
+        fit: &recipe.fit,
+        objective: &objective,
+        dataset,
+        cache: &cache,
+        prior_weight: 1.0,
+    };
+    let batches = Batches::new(dataset, &recipe.fit.batch, recipe.seed);
+    let mut trainee = Trainee::new(&recipe.adapter, base, recipe.seed)?;
+    let mut state = State::new(&mut trainee, &recipe.fit);
+    let never = AtomicBool::new(false);
+    one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
+    let clock = Stopwatch::start();
+    one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
+    Ok(clock.seconds())
+}
+
+fn peak_bytes() -> Option<u64> {
+    let status = text_of("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

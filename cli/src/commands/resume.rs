@@ -1,0 +1,37 @@
+//! `populate resume`: goes on with a run, from its directory alone.
+
+use std::path::Path;
+
+use checkpoints::run_dir::{AttemptRecord, RunFolder};
+
+use super::train::{Goal, Settlement, settle};
+use super::{Job, Outcome};
+use crate::args::{ResumeArguments, ResumeWhen};
+use crate::error::JobError;
+use crate::stage;
+
+/// Goes on where the last attempt stopped, towards what that attempt was to reach.
+pub(crate) fn execute(arguments: &ResumeArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    let folder = RunFolder::open(&arguments.run)?;
+    let recipe = stage::recipe_of_run(&folder)?;
+    // `..` and symbolic links have no file name; the real path does.
+    let path = std::path::absolute(&arguments.run).unwrap_or_else(|_| arguments.run.clone());
+    let id = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let runs = arguments.run.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let settlement = Settlement {
+        runs: runs.unwrap_or(Path::new(".")).to_owned(),
+        run_id: id,
+        when: ResumeWhen::Must,
+        goal: last_goal(&folder)?,
+    };
+    settle(&recipe, &settlement, job)
+}
+
+/// What the last attempt was to reach.
+fn last_goal(folder: &RunFolder) -> Result<Goal, JobError> {
+    let last = folder.attempts()?.into_iter().next_back();
+    Ok(match last {
+        Some(AttemptRecord::Start { attempt, .. }) => Goal::of_attempt(&attempt),
+        Some(AttemptRecord::End { .. }) | None => Goal::Adapter,
+    })
+}

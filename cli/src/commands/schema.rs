@@ -1,0 +1,14 @@
+//! `populate schema`: the JSON Schema of recipes, for editors, or of `census.json`.
+
+use super::{Job, Outcome};
+use crate::args::{SchemaArguments, SchemaOf};
+
+/// Prints the schema: indented, or on one line with `--json`.
+pub(crate) fn execute(arguments: &SchemaArguments, job: &Job<'_>) -> Outcome {
+    let schema = match arguments.of {
+        SchemaOf::Recipe => recipes::json_schema(),
+        SchemaOf::Census => eval::report::json::json_schema(),
+    };
+    job.give(&format!("{schema:#}"), &schema);
+    Outcome::Done
+}

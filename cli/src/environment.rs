@@ -1,0 +1,247 @@
+//! The only reader of environment variables, of the clock and of what the machine says of itself.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What the user wants about colors, before the stream itself is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ColorWish {
+    /// `CLICOLOR_FORCE`: colors even into a file.
+    Always,
+    /// `NO_COLOR` or `TERM=dumb`: no colors.
+    Never,
+    /// Colors on a terminal.
+    Auto,
+}
+
+/// Reads one variable; an empty one counts as absent.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|v| !v.is_empty())
+}
+
+/// `NO_COLOR`, `CLICOLOR_FORCE`, `TERM`.
+pub(crate) fn color_wish() -> ColorWish {
+    color_wish_from(&variable)
+}
+
+fn color_wish_from(variable: &dyn Fn(&str) -> Option<String>) -> ColorWish {
+    if variable("NO_COLOR").is_some() || variable("TERM").as_deref() == Some("dumb") {
+        ColorWish::Never
+    } else if variable("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        ColorWish::Always
+    } else {
+        ColorWish::Auto
+    }
+}
+
+/// Where things may be kept that can be made again: `$XDG_CACHE_HOME/populate`, else
+/// `~/.cache/populate`, else below the folder for temporary files.
+pub(crate) fn cache_dir() -> PathBuf {
+    let base = variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("populate")
+}
+
+/// The root of the CUDA toolkit as cubecl looks for it: `CUDA_PATH`, else the usual places.
+pub(crate) fn cuda_root() -> Option<PathBuf> {
+    if let Some(path) = variable("CUDA_PATH") {
+        return Some(PathBuf::from(path));
+    }
+    let places = ["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from);
+    let found = places.into_iter().find(|path| path.exists());
+    found.or_else(|| Path::new("/usr/bin/nvcc").exists().then(|| PathBuf::from("/usr")))
+}
+
+/// Folders in which the loader looks for shared libraries, beside its own list.
+pub(crate) fn library_paths() -> Vec<PathBuf> {
+    let own = variable("LD_LIBRARY_PATH").unwrap_or_default();
+    std::env::split_paths(&own).filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// `CUDA_VISIBLE_DEVICES`, in order; `None` if all are visible.
+pub(crate) fn visible_cuda_devices() -> Option<Vec<String>> {
+    let list = variable("CUDA_VISIBLE_DEVICES")?;
+    Some(list.split(',').map(|device| device.trim().to_owned()).collect())
+}
+
+/// Seconds since 1970. May go back when the machine's clock is set.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub(crate) fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+/// Seconds since its creation; never goes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts at 0.
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since the start.
+    pub(crate) fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// Four hex digits that tell this process's checkpoints from those of others.
+pub(crate) fn attempt_id() -> String {
+    let digits = RandomState::new().build_hasher().finish() & 0xffff;
+    format!("{digits:04x}")
+}
+
+/// The machine's name.
+pub(crate) fn host() -> String {
+    let name = text_of("/proc/sys/kernel/hostname").or_else(|| variable("HOSTNAME"));
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The scheduler that started the process, its job and how often it was restarted.
+pub(crate) fn engine() -> BTreeMap<String, String> {
+    engine_from(&variable)
+}
+
+fn engine_from(variable: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let known = [
+        ("slurm", "SLURM_JOB_ID", Some("SLURM_RESTART_COUNT")),
+        ("kubernetes", "KUBERNETES_SERVICE_HOST", None),
+        ("skypilot", "SKYPILOT_TASK_ID", None),
+        ("dstack", "DSTACK_RUN_NAME", None),
+        ("aws-batch", "AWS_BATCH_JOB_ID", Some("AWS_BATCH_JOB_ATTEMPT")),
+        ("modal", "MODAL_TASK_ID", None),
+        ("runpod", "RUNPOD_POD_ID", None),
+    ];
+    let mut engine = BTreeMap::new();
+    let found = known.iter().find_map(|known| variable(known.1).map(|job| (known, job)));
+    if let Some(((name, key, restarts), job)) = found {
+        engine.insert("name".to_owned(), (*name).to_owned());
+        // The address of a cluster's interface is nobody's business.
+        if *key != "KUBERNETES_SERVICE_HOST" {
+            engine.insert("job".to_owned(), job);
+        }
+        if let Some(count) = restarts.and_then(variable) {
+            engine.insert("restarts".to_owned(), count);
+        }
+    }
+    engine
+}
+
+/// What the bits of a result depend on beside the recipe.
+pub(crate) fn numerics() -> BTreeMap<String, String> {
+    let mut numerics = BTreeMap::new();
+    let mut put = |key: &str, value: String| numerics.insert(key.to_owned(), value);
+    if let Some(hash) = binary_sha256() {
+        put("binary_sha256", hash);
+    }
+    put("simd", simd_level().to_owned());
+    put("threads", n_threads().to_string());
+    if let Some(size) = text_of("/sys/devices/system/cpu/cpu0/cache/index0/size") {
+        put("l1_data", size);
+    }
+    put("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS));
+    numerics
+}
+
+fn binary_sha256() -> Option<String> {
+    let path = std::env::current_exe().ok()?;
+    checkpoints::hash::file_sha256(&path).ok().map(|(hash, _)| hash)
+}
+
+/// Processors that this process may use.
+pub(crate) fn n_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The widest vector instructions that the matrix products use here.
+pub(crate) fn simd_level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let v3 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+        if v3 && std::is_x86_feature_detected!("avx512f") {
+            return "x86-64-v4";
+        }
+        if v3 {
+            return "x86-64-v3";
+        }
+        "x86-64"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH
+}
+
+/// The trimmed text of a small file that the system keeps; `None` if there is none.
+pub(crate) fn text_of(path: &str) -> Option<String> {
+    let bytes = checkpoints::fs::read(Path::new(path)).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// The command line of this process, as a shell reads it back.
+pub(crate) fn own_command() -> String {
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| crate::stage::shell_word(&word.to_string_lossy()));
+    std::iter::once("populate".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Signals that were ignored when the process started, as a mask of `1 << (number - 1)`.
+pub(crate) fn ignored_signals() -> u64 {
+    text_of("/proc/self/status").map_or(0, |status| ignored_from(&status))
+}
+
+fn ignored_from(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_wins_over_force_and_zero_is_no_force() {
+        let wish = |set: &[(&str, &str)]| {
+            color_wish_from(&|name| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(wish(&[]), ColorWish::Auto);
+        assert_eq!(wish(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]), ColorWish::Never);
+        assert_eq!(wish(&[("CLICOLOR_FORCE", "1")]), ColorWish::Always);
+        assert_eq!(wish(&[("CLICOLOR_FORCE", "0")]), ColorWish::Auto);
+        assert_eq!(wish(&[("TERM", "dumb")]), ColorWish::Never);
+    }
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status_of_the_process() {
+        let status = "Name:\tpopulate\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert_eq!(ignored_from(status), 0x1001);
+        assert_eq!(ignored_from("Name:\tx\n"), 0);
+    }
+
+    #[test]
+    fn an_engine_is_recognized_by_its_variables_and_no_address_is_kept() {
+        let slurm = engine_from(&|name| match name {
+            "SLURM_JOB_ID" => Some("17".to_owned()),
+            "SLURM_RESTART_COUNT" => Some("2".to_owned()),
+            _ => None,
+        });
+        assert_eq!(slurm["name"], "slurm");
+        assert_eq!((slurm["job"].as_str(), slurm["restarts"].as_str()), ("17", "2"));
+        let kubernetes =
+            engine_from(&|name| (name == "KUBERNETES_SERVICE_HOST").then(|| "10.0.0.1".to_owned()));
+        assert_eq!(kubernetes.len(), 1);
+        assert!(engine_from(&|_| None).is_empty());
+    }
+
+    #[test]
+    fn attempts_have_four_hex_digits() {
+        let id = attempt_id();
+        assert!(id.len() == 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    }
+}

@@ -1,0 +1,141 @@
+//! What several verbs open: the base, the pictures, the run that a recipe names.
+
+use std::path::{Path, PathBuf};
+
+use checkpoints::folder::ModelFolder;
+use checkpoints::run_dir::{RunFolder, run_id};
+use datasets::Dataset;
+use models::adapter::{self, Exchanged};
+use models::{Base, Device};
+use recipes::{BaseSpec, Loaded, Recipe};
+
+use crate::environment;
+use crate::error::JobError;
+
+/// A recipe with what it names, opened and hashed; no weight is on a device yet.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The base's folder.
+    pub(crate) base_folder: ModelFolder,
+    /// One hash of the base.
+    pub(crate) base_sha256: String,
+    /// The pictures.
+    pub(crate) dataset: Dataset,
+    /// Hash over recipe, base and pictures.
+    pub(crate) fingerprint: String,
+}
+
+impl Opened {
+    /// Opens what `recipe` names.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the pictures; a base that is not there.
+    pub(crate) fn of(recipe: &Recipe) -> Result<Self, JobError> {
+        let base_folder = base_folder(&recipe.base)?;
+        let base_sha256 = base_folder.sha256()?;
+        let dataset = datasets::open(&recipe.dataset)?;
+        let fingerprint = recipes::fingerprint(recipe, &base_sha256, &dataset.sha256);
+        Ok(Self { base_folder, base_sha256, dataset, fingerprint })
+    }
+
+    /// Name of the run directory, unless the user gives one.
+    pub(crate) fn run_id(&self, recipe: &Recipe, given: Option<&str>) -> String {
+        given.map_or_else(|| run_id(&recipe.name, &self.fingerprint), str::to_owned)
+    }
+}
+
+/// The folder of a base; the embedded one is unpacked into the user's cache.
+pub(crate) fn base_folder(spec: &BaseSpec) -> Result<ModelFolder, JobError> {
+    Ok(match spec {
+        BaseSpec::Postcards => checkpoints::postcards::folder(&environment::cache_dir())?,
+        BaseSpec::Folder { weights } => ModelFolder::open(weights)?,
+    })
+}
+
+/// The folder of the evaluator: the recipe's own, or the one beside the base.
+pub(crate) fn evaluator_folder(recipe: &Recipe, base_folder: &ModelFolder) -> PathBuf {
+    let named = recipe.census.as_ref().and_then(|census| census.evaluator.clone());
+    named.unwrap_or_else(|| base_folder.dir("evaluator"))
+}
+
+/// Loads the base of a folder.
+pub(crate) fn load_base(folder: &ModelFolder, device: &Device) -> Result<Base, JobError> {
+    Ok(models::load(folder, device)?)
+}
+
+/// The recipe of a settlement; a training from scratch has neither adapter nor census.
+pub(crate) fn settlement(loaded: Loaded, verb: &str) -> Result<Box<Recipe>, JobError> {
+    match loaded {
+        Loaded::Settle(recipe) => Ok(recipe),
+        Loaded::Pretrain(recipe) => Err(JobError::Usage {
+            message: format!(
+                "recipe `{}` trains a network from scratch, expected one that settles a concept",
+                recipe.name
+            ),
+            hint: Some(format!("`populate train` runs it; `{verb}` needs an adapter")),
+        }),
+    }
+}
+
+/// The recipe that a run directory holds.
+///
+/// # Errors
+///
+/// [`JobError::Checkpoint`] if the folder is no run, [`JobError::Recipe`] if its recipe was damaged.
+pub(crate) fn recipe_of_run(folder: &RunFolder) -> Result<Box<Recipe>, JobError> {
+    let path = folder.path().join("recipe.resolved.yaml");
+    let loaded = recipes::load_text(&path, folder.recipe_yaml(), &[])?;
+    settlement(loaded, "resume")
+}
+
+/// The run that a path means: the run directory itself, or that of the recipe in a file.
+pub(crate) fn run_folder(
+    path: &Path,
+    sets: &[String],
+    runs: &Path,
+) -> Result<RunFolder, JobError> {
+    if path.is_dir() {
+        return Ok(RunFolder::open(path)?);
+    }
+    let recipe = settlement(recipes::load(path, sets)?, "census")?;
+    let opened = Opened::of(&recipe)?;
+    let dir = runs.join(opened.run_id(&recipe, None));
+    if !dir.is_dir() {
+        return Err(JobError::Usage {
+            message: format!("recipe `{}` has no run at `{}`", path.display(), dir.display()),
+            hint: Some(format!("`populate train {}` makes one", path.display())),
+        });
+    }
+    Ok(RunFolder::open(&dir)?)
+}
+
+/// Reads an adapter file in any of the exchanged forms.
+pub(crate) fn read_adapter(path: &Path, base: &Base) -> Result<Exchanged, JobError> {
+    let layers = adapter::base_layers(base);
+    let map = adapter::key_map(&layers, base.unet.config())?;
+    Ok(adapter::adapter_from_file(path, &layers, &map)?)
+}
+
+/// A word as a shell reads it back.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_back_from_a_shell_as_they_were() {
+        assert_eq!(shell_word("runs/a-1f"), "runs/a-1f");
+        assert_eq!(shell_word("a b"), "'a b'");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

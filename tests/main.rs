@@ -1,0 +1,25 @@
+//! Proves the promises from outside.
+//!
+//! One binary; each module is one promise. What needs a trained base uses `models::tiny`, some
+//! 50,000 random values in the files of a real base, so that nothing here waits for a training.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test ends at the first surprise, and stands outside the program's own rules"
+)]
+
+mod architecture;
+mod census;
+mod cli;
+mod frozen;
+#[cfg(feature = "cuda")]
+mod gpu;
+mod hostile;
+mod learns;
+mod parity;
+mod recipes;
+mod resume;
+mod world;
+mod zero;

@@ -1,0 +1,7 @@
+//! The program, built beside the tests that run it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,147 @@
+//! Invariant 11: on a processor, a run that was interrupted and went on equals one that was not,
+//! bit for bit. Also: one run, one writer; finished runs are not trained again.
+
+use std::path::Path;
+
+use checkpoints::TensorFile;
+use checkpoints::run_dir::RunFolder;
+
+use crate::world::{UnderWay, World, is_step};
+
+const STEPS: u64 = 10;
+
+fn adapter(run: &Path) -> (String, Vec<u8>) {
+    let path = run.join("adapter.safetensors");
+    let hash = TensorFile::open(&path).unwrap().tensors_sha256();
+    (hash, std::fs::read(path).unwrap())
+}
+
+fn uninterrupted(world: &World) -> (String, Vec<u8>) {
+    world.recipe(STEPS, "");
+    world.run(&["train", "tiny.yaml", "--runs", "whole", "--device", "cpu"]).expect(0);
+    adapter(&world.only_run("whole"))
+}
+
+#[test]
+fn killed_at_arbitrary_steps_a_run_ends_with_the_same_bytes() {
+    let world = World::new();
+    let whole = uninterrupted(&world);
+    let arguments = ["train", "tiny.yaml", "--runs", "killed", "--device", "cpu", "--json"];
+    // Once before the first checkpoint, once behind one, once at the last step.
+    for step in [2, 6, STEPS] {
+        let mut program = UnderWay::start(world.command(&arguments));
+        assert!(program.read_until(|record| is_step(record, step)), "step {step} was not reached");
+        program.kill();
+    }
+    world.run(&arguments).expect(0);
+    let run = world.only_run("killed");
+    assert_eq!(adapter(&run).0, whole.0);
+    assert_eq!(RunFolder::open(&run).unwrap().attempts().unwrap().len(), 4);
+    // Every step is measured once, whatever was lost in between.
+    let steps: Vec<u64> = RunFolder::open(&run)
+        .unwrap()
+        .metrics()
+        .unwrap()
+        .iter()
+        .map(|record| record["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>());
+}
+
+#[test]
+fn asked_to_stop_a_run_commits_and_resumes_to_the_same_bytes() {
+    let world = World::new();
+    let whole = uninterrupted(&world);
+    for (signal, step) in [("TERM", 1), ("USR1", 3), ("INT", 7)] {
+        let arguments = ["train", "tiny.yaml", "--runs", "stopped", "--device", "cpu", "--json"];
+        let mut program = UnderWay::start(world.command(&arguments));
+        assert!(program.read_until(|record| is_step(record, step)), "{signal}");
+        program.signal(signal);
+        assert_eq!(program.end(), Some(75), "{signal}");
+        let run = RunFolder::open(&world.only_run("stopped")).unwrap();
+        assert!(run.newest().unwrap().unwrap().step() >= step, "{signal}");
+    }
+    let run = world.only_run("stopped");
+    let directory = run.display().to_string();
+    world.run(&["resume", &directory, "--device", "cpu"]).expect(0);
+    assert_eq!(adapter(&run), whole);
+}
+
+#[test]
+fn the_last_line_says_how_to_go_on() {
+    let world = World::new();
+    world.recipe(STEPS, "");
+    let mut program = UnderWay::start(
+        world.command(&["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"]),
+    );
+    assert!(program.read_until(|record| is_step(record, 2)));
+    program.signal("TERM");
+    let mut last = None;
+    while let Some(record) = program.next() {
+        last = Some(record);
+    }
+    let last = last.unwrap();
+    assert_eq!(last["event"], "stopped");
+    let go_on = last["go_on"].as_str().unwrap();
+    assert!(go_on.starts_with("populate resume r/tiny-"), "{go_on}");
+    let words: Vec<&str> = go_on.split(' ').skip(1).collect();
+    world.run(&words).expect(0);
+}
+
+#[test]
+fn the_same_recipe_twice_gives_identical_bytes() {
+    let world = World::new();
+    let first = uninterrupted(&world);
+    world.run(&["train", "tiny.yaml", "--runs", "again", "--device", "cpu"]).expect(0);
+    assert_eq!(adapter(&world.only_run("again")), first);
+    // A finished run tells its result and does nothing.
+    let arguments = ["train", "tiny.yaml", "--runs", "again", "--device", "cpu", "--json"];
+    assert_eq!(world.run(&arguments).expect(0).last_json()["event"], "done_before");
+}
+
+#[test]
+fn a_run_has_one_writer() {
+    let world = World::new();
+    world.recipe(200, "");
+    let arguments = ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"];
+    let mut first = UnderWay::start(world.command(&arguments));
+    assert!(first.read_until(|record| is_step(record, 1)));
+    let second = world.run(&arguments).expect(73);
+    assert!(second.stderr.contains("is locked by a live run"), "{}", second.stderr);
+    first.signal("TERM");
+    assert_eq!(first.end(), Some(75));
+}
+
+#[test]
+fn another_recipe_under_the_same_name_is_refused_with_the_difference() {
+    let world = World::new();
+    world.recipe(4, "");
+    let first = ["train", "tiny.yaml", "--runs", "r", "--run-id", "mine", "--device", "cpu"];
+    world.run(&first).expect(0);
+    let mut other = first.to_vec();
+    other.extend(["--set", "seed=8"]);
+    let refused = world.run(&other).expect(64);
+    assert!(refused.stderr.contains("- seed: 7") && refused.stderr.contains("+ seed: 8"));
+    let mut again = first.to_vec();
+    again.extend(["--resume", "never"]);
+    world.run(&again).expect(64);
+    world.run(&["train", "tiny.yaml", "--runs", "empty", "--resume", "must"]).expect(64);
+}
+
+#[test]
+fn commits_that_do_not_verify_are_never_trained_over() {
+    let world = World::new();
+    world.recipe(200, "");
+    let arguments = ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"];
+    let mut program = UnderWay::start(world.command(&arguments));
+    assert!(program.read_until(|record| record["event"] == "saved"));
+    program.signal("TERM");
+    assert_eq!(program.end(), Some(75));
+    let run = world.only_run("r");
+    for checkpoint in std::fs::read_dir(run.join("checkpoints")).unwrap() {
+        std::fs::write(checkpoint.unwrap().path().join("state.json"), "{}").unwrap();
+    }
+    world.run(&arguments).expect(74);
+    let inspected = world.run(&["inspect", &run.display().to_string()]).expect(65);
+    assert!(inspected.stderr.contains("state.json"), "{}", inspected.stderr);
+}
