@@ -3,7 +3,7 @@
 //! Order: trim → first line that holds text → `{identifier}`, `{class}` and `[trigger]` replaced →
 //! identifier added if absent. Dropping a whole caption is left to [`crate::Batches`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use recipes::{CaptionSource, CaptionedSpec, IdentifierAt, MissingCaption};
@@ -76,12 +76,14 @@ impl Captions {
         }
         let mut found = Vec::new();
         for picture in &index.pictures {
-            found.push(match files.remove(picture.stem.as_str()) {
+            found.push(match files.get(picture.stem.as_str()) {
                 None => Found::Nothing,
-                Some(files) => self.sidecar(&files)?,
+                Some(files) => self.sidecar(files)?,
             });
         }
-        for orphan in files.into_values().flatten() {
+        let stems: BTreeSet<&str> =
+            index.pictures.iter().map(|picture| picture.stem.as_str()).collect();
+        for orphan in index.captions.iter().filter(|file| !stems.contains(file.stem.as_str())) {
             self.problem(&orphan.path, ProblemKind::OrphanCaption);
         }
         if let Some(table) = &index.table {

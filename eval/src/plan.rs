@@ -5,6 +5,7 @@ use crate::error::EvalError;
 use crate::panel::{self, Panel, Prompt, Stratum};
 use crate::report::record::ConceptRecord;
 use crate::rows::Model;
+use crate::sample::SHARD;
 use crate::thesaurus::{self, Thesaurus};
 use datasets::{Dataset, Role};
 use recipes::{Budget, CensusSpec, DatasetSpec, PanelSource, ThesaurusSource};
@@ -125,7 +126,12 @@ impl CensusPlan {
                 }));
             }
             if prompt.stratum == Stratum::Empty && divided {
-                let seeds = (spec.seeds_empty / SEEDS_PER_DOSE_PICTURE).clamp(1, seeds);
+                // Whole shards: another batch size rounds differently, and dose 0 must equal the
+                // base in every bit.
+                let seeds = (spec.seeds_empty / SEEDS_PER_DOSE_PICTURE)
+                    .max(1)
+                    .next_multiple_of(SHARD)
+                    .min(seeds);
                 let others = spec.doses.iter().filter(|dose| (**dose - 1.0).abs() > 1e-9);
                 drawings.extend(others.map(|&dose| Drawing {
                     model: Model::Adapted,

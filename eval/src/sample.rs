@@ -14,6 +14,8 @@ use recipes::{CensusSpec, KarrasSigmas, SamplerSpec};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Pictures of one shard. Batches never cross a shard, so equal seeds always share their batch.
+pub(crate) const SHARD: u32 = 64;
 /// Pixels of a batch, all its pictures together.
 const BATCH_PX: usize = 1 << 20;
 /// Most pictures of a batch.

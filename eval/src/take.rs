@@ -12,7 +12,7 @@ use crate::plan::{CensusPlan, Divisible, Drawing};
 use crate::report::json::CensusReport;
 use crate::report::{Pictures, csv, record::Refusal};
 use crate::rows::{Model, Row, Rows};
-use crate::sample::{Sampling, settled, through_vae};
+use crate::sample::{SHARD, Sampling, settled, through_vae};
 use crate::world::{self, World};
 use checkpoints::Watch;
 use checkpoints::hash::bytes_sha256;
@@ -25,8 +25,6 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// Pictures of one shard.
-const SHARD: u32 = 64;
 /// Most reference pictures that the detector compares with.
 const REFERENCES: usize = 32;
 /// Bootstrap replicates and sign flips.

@@ -66,7 +66,10 @@ pub fn load(folder: &ModelFolder, device: &Device) -> Result<Base, ModelError> {
             file: "unet/config.json".to_owned(),
             field: "cross_attention_dim".to_owned(),
             found: format!("`{}`", unet.config().cross_attention_dim),
-            expected: format!("{}, the width of the text encoder", text_encoder.config().tower.hidden_size),
+            expected: format!(
+                "{}, the width of the text encoder",
+                text_encoder.config().tower.hidden_size
+            ),
         });
     }
     Ok(Base {
@@ -89,7 +92,10 @@ fn config_label(files: &ComponentFiles) -> String {
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_unet(files: &ComponentFiles, device: &Device) -> Result<UNet2DConditionModel, ModelError> {
+pub fn load_unet(
+    files: &ComponentFiles,
+    device: &Device,
+) -> Result<UNet2DConditionModel, ModelError> {
     let config = UNetConfig::from_json(&config_label(files), &files.config)?;
     let builder = Builder::from_source(&files.weights, device);
     let unet = UNet2DConditionModel::new(&builder, &config);
@@ -115,7 +121,10 @@ pub fn load_vae(files: &ComponentFiles, device: &Device) -> Result<AutoencoderKL
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_text_encoder(files: &ComponentFiles, device: &Device) -> Result<CLIPTextModel, ModelError> {
+pub fn load_text_encoder(
+    files: &ComponentFiles,
+    device: &Device,
+) -> Result<CLIPTextModel, ModelError> {
     let config = ClipTextConfig::from_json(&config_label(files), &files.config)?;
     let builder = Builder::from_source(&files.weights, device);
     let projected = files.weights.info("text_projection.weight").is_some();
@@ -142,10 +151,14 @@ impl Base {
     /// # Errors
     ///
     /// [`ModelError::Size`] for sides that VAE and UNet together cannot halve often enough.
-    pub fn latent_shape(&self, [height_px, width_px]: [usize; 2]) -> Result<[usize; 3], ModelError> {
+    pub fn latent_shape(
+        &self,
+        [height_px, width_px]: [usize; 2],
+    ) -> Result<[usize; 3], ModelError> {
         let factor = self.vae.config().factor();
         let multiple = factor * self.unet.config().side_multiple();
-        if height_px == 0 || width_px == 0 || height_px % multiple != 0 || width_px % multiple != 0 {
+        if height_px == 0 || width_px == 0 || height_px % multiple != 0 || width_px % multiple != 0
+        {
             return Err(ModelError::Size { found: [height_px, width_px], multiple });
         }
         Ok([self.vae.config().latent_channels, height_px / factor, width_px / factor])
@@ -171,7 +184,11 @@ pub fn timesteps(levels: &[f64], device: &Device) -> Tensor<1> {
 }
 
 /// Host values as a device tensor in f32.
-pub fn tensor_from_host<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub fn tensor_from_host<const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 
@@ -182,5 +199,7 @@ pub fn tensor_from_host<const D: usize>(values: Vec<f32>, shape: [usize; D], dev
 /// [`ModelError::Device`] for a fault of this or an earlier operation on the device.
 pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
     let data = tensor.try_into_data().map_err(|error| ModelError::Device(error.to_string()))?;
-    data.convert::<f32>().try_to_vec::<f32>().map_err(|error| ModelError::Device(format!("{error:?}")))
+    data.convert::<f32>()
+        .try_to_vec::<f32>()
+        .map_err(|error| ModelError::Device(format!("{error:?}")))
 }

@@ -30,7 +30,9 @@ impl<'a> Fields<'a> {
     pub(crate) fn usize(&mut self, field: &'a str, default: usize) -> Result<usize, ModelError> {
         let Some(value) = self.get(field) else { return Ok(default) };
         let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
-        number.filter(|&number| number > 0).ok_or_else(|| error(self.file, field, value, "a positive integer"))
+        number
+            .filter(|&number| number > 0)
+            .ok_or_else(|| error(self.file, field, value, "a positive integer"))
     }
 
     pub(crate) fn optional_usize(&mut self, field: &'a str) -> Result<Option<usize>, ModelError> {
@@ -66,9 +68,17 @@ impl<'a> Fields<'a> {
         found.ok_or_else(|| error(self.file, field, &Value::from(text), &names.join(" or ")))
     }
 
-    pub(crate) fn texts(&mut self, field: &'a str, default: &[&str]) -> Result<Vec<String>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(default.iter().map(|text| (*text).to_owned()).collect()) };
-        let items = value.as_array().map(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+    pub(crate) fn texts(
+        &mut self,
+        field: &'a str,
+        default: &[&str],
+    ) -> Result<Vec<String>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(default.iter().map(|text| (*text).to_owned()).collect());
+        };
+        let items = value
+            .as_array()
+            .map(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         match items.flatten() {
             Some(items) if !items.is_empty() => Ok(items.into_iter().map(str::to_owned).collect()),
             _ => Err(error(self.file, field, value, "a list of texts")),
@@ -76,19 +86,32 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of positive integers, or one integer for all `levels`.
-    pub(crate) fn levels(&mut self, field: &'a str, default: usize, levels: usize) -> Result<Vec<usize>, ModelError> {
+    pub(crate) fn levels(
+        &mut self,
+        field: &'a str,
+        default: usize,
+        levels: usize,
+    ) -> Result<Vec<usize>, ModelError> {
         let Some(value) = self.get(field) else { return Ok(vec![default; levels]) };
-        let one = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|&n| n > 0);
+        let one = |value: &Value| {
+            value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|&n| n > 0)
+        };
         let found = match value.as_array() {
             Some(items) => items.iter().map(one).collect::<Option<Vec<_>>>(),
             None => one(value).map(|number| vec![number; levels]),
         };
         let expected = format!("a positive integer or {levels} of them");
-        found.filter(|list| list.len() == levels).ok_or_else(|| error(self.file, field, value, &expected))
+        found
+            .filter(|list| list.len() == levels)
+            .ok_or_else(|| error(self.file, field, value, &expected))
     }
 
     /// A non-empty list of positive integers of any length.
-    pub(crate) fn widths(&mut self, field: &'a str, default: &[usize]) -> Result<Vec<usize>, ModelError> {
+    pub(crate) fn widths(
+        &mut self,
+        field: &'a str,
+        default: &[usize],
+    ) -> Result<Vec<usize>, ModelError> {
         let Some(value) = self.get(field) else { return Ok(default.to_vec()) };
         let n_levels = value.as_array().map_or(0, Vec::len);
         if n_levels == 0 {
@@ -105,7 +128,12 @@ impl<'a> Fields<'a> {
             Some(value) => {
                 let list: Vec<String> = accepted.iter().map(Value::to_string).collect();
                 let list = if list.is_empty() { "null".to_owned() } else { list.join(" or ") };
-                Err(error(self.file, field, value, &format!("{list} (other values are not supported)")))
+                Err(error(
+                    self.file,
+                    field,
+                    value,
+                    &format!("{list} (other values are not supported)"),
+                ))
             }
         }
     }
@@ -117,14 +145,24 @@ impl<'a> Fields<'a> {
 
     /// Refuses a field that nothing has read.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        let unknown = self.map.iter().find(|(name, _)| !name.starts_with('_') && !self.read.contains(name.as_str()));
+        let unknown = self
+            .map
+            .iter()
+            .find(|(name, _)| !name.starts_with('_') && !self.read.contains(name.as_str()));
         match unknown {
             None => Ok(()),
-            Some((name, value)) => Err(error(self.file, name, value, "no such field (it is unknown)")),
+            Some((name, value)) => {
+                Err(error(self.file, name, value, "no such field (it is unknown)"))
+            }
         }
     }
 
-    pub(crate) fn error(&self, field: &str, found: impl std::fmt::Display, expected: &str) -> ModelError {
+    pub(crate) fn error(
+        &self,
+        field: &str,
+        found: impl std::fmt::Display,
+        expected: &str,
+    ) -> ModelError {
         ModelError::Config {
             file: self.file.to_owned(),
             field: field.to_owned(),

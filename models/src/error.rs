@@ -23,7 +23,10 @@ pub enum ModelError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The tensors of a file are not those of the configuration.
-    #[error("`{file}` does not hold the tensors of its configuration:{}", account(missing, unexpected, misshaped))]
+    #[error(
+        "`{file}` does not hold the tensors of its configuration:{}",
+        account(missing, unexpected, misshaped)
+    )]
     Tensors {
         /// The weights file.
         file: String,
@@ -81,7 +84,9 @@ pub enum ModelError {
         reason: String,
     },
     /// A size that the network cannot process.
-    #[error("latents of {found:?} (height, width) cannot be processed, both must be multiples of {multiple}")]
+    #[error(
+        "latents of {found:?} (height, width) cannot be processed, both must be multiples of {multiple}"
+    )]
     Size {
         /// Height and width.
         found: [usize; 2],
@@ -97,9 +102,10 @@ impl ModelError {
     /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Tensors { missing, .. } if !missing.is_empty() => {
-                Some("the file may be truncated, of another family, or saved without one of its parts".to_owned())
-            }
+            Self::Tensors { missing, .. } if !missing.is_empty() => Some(
+                "the file may be truncated, of another family, or saved without one of its parts"
+                    .to_owned(),
+            ),
             Self::PromptTooLong { .. } => Some("shorten the prompt".to_owned()),
             Self::Checkpoint(error) => error.hint(),
             Self::Tensors { .. }
@@ -121,7 +127,11 @@ fn account(missing: &[String], unexpected: &[String], misshaped: &[Misshaped]) -
         }
     }
     for tensor in misshaped {
-        let _ = write!(text, "\n  shape of {}: expected {:?}, found {:?}", tensor.name, tensor.expected, tensor.found);
+        let _ = write!(
+            text,
+            "\n  shape of {}: expected {:?}, found {:?}",
+            tensor.name, tensor.expected, tensor.found
+        );
     }
     text
 }

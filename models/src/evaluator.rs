@@ -39,13 +39,21 @@ impl ClipModel {
     /// # Errors
     ///
     /// An unknown or unsupported field or value.
-    pub fn new(builder: &Builder<'_>, file: &str, config: &serde_json::Value) -> Result<Self, ModelError> {
+    pub fn new(
+        builder: &Builder<'_>,
+        file: &str,
+        config: &serde_json::Value,
+    ) -> Result<Self, ModelError> {
         let (text, vision) = clip_configs(file, config)?;
         Ok(Self {
             text: CLIPTextModel::new(builder, &text, TextProjection::With),
             vision: CLIPVisionModelWithProjection::new(builder, &vision),
             // ln(1 / 0.07), as CLIP starts.
-            logit_scale: builder.tensor("logit_scale", [1], Initial::Constant((1.0f64 / 0.07).ln())),
+            logit_scale: builder.tensor(
+                "logit_scale",
+                [1],
+                Initial::Constant((1.0f64 / 0.07).ln()),
+            ),
         })
     }
 }
@@ -74,7 +82,8 @@ impl Evaluator {
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         let files = ComponentFiles::open(dir)?;
         let builder = Builder::from_source(&files.weights, device);
-        let model = ClipModel::new(&builder, &files.config_path.display().to_string(), &files.config)?;
+        let model =
+            ClipModel::new(&builder, &files.config_path.display().to_string(), &files.config)?;
         builder.finish(|name| name.ends_with("position_ids"))?;
         let mut tokenizer = ClipTokenizer::load(dir)?;
         tokenizer.limit(model.text.config().max_position_embeddings);
@@ -107,7 +116,8 @@ impl Evaluator {
         let side = self.side_px();
         let mut embeddings = Vec::with_capacity(images.len());
         for batch in images.chunks(BATCH) {
-            let values: Vec<f32> = batch.iter().flat_map(|image| normalised(image, side * side)).collect();
+            let values: Vec<f32> =
+                batch.iter().flat_map(|image| normalised(image, side * side)).collect();
             let pixels = tensor_from_host(values, [batch.len(), 3, side, side], &self.device);
             embeddings.extend(rows(unit_rows(self.model.vision.forward(pixels)))?);
         }

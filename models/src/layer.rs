@@ -35,7 +35,8 @@ impl Linear {
         let bound = 1.0 / (n_in as f64).sqrt();
         Self {
             weight: builder.tensor("weight", [n_out, n_in], Initial::Uniform(bound)),
-            bias: (bias == Bias::With).then(|| builder.tensor("bias", [n_out], Initial::Uniform(bound))),
+            bias: (bias == Bias::With)
+                .then(|| builder.tensor("bias", [n_out], Initial::Uniform(bound))),
             adapters: Vec::new(),
         }
     }
@@ -47,7 +48,10 @@ impl Linear {
         }
         let mut y = ops::linear(x.clone(), self.weight.clone(), self.bias.clone());
         for adapter in self.adapters.iter().filter(|adapter| !adapter.is_off()) {
-            let hidden = Dropout::apply(adapter.dropout.as_ref(), ops::linear(x.clone(), adapter.down.clone(), None));
+            let hidden = Dropout::apply(
+                adapter.dropout.as_ref(),
+                ops::linear(x.clone(), adapter.down.clone(), None),
+            );
             y = y + ops::linear(hidden, adapter.scaled_up(), None);
         }
         y
@@ -110,13 +114,19 @@ impl Conv2d {
     }
 
     /// As [`Conv2d::new`]; `channels` is `[in, out]`.
-    pub fn with_bias(builder: &Builder<'_>, channels: [usize; 2], window: Window, bias: Bias) -> Self {
+    pub fn with_bias(
+        builder: &Builder<'_>,
+        channels: [usize; 2],
+        window: Window,
+        bias: Bias,
+    ) -> Self {
         let [n_in, n_out] = channels;
         let bound = 1.0 / ((n_in * window.kernel * window.kernel) as f64).sqrt();
         let shape = [n_out, n_in, window.kernel, window.kernel];
         Self {
             weight: builder.tensor("weight", shape, Initial::Uniform(bound)),
-            bias: (bias == Bias::With).then(|| builder.tensor("bias", [n_out], Initial::Uniform(bound))),
+            bias: (bias == Bias::With)
+                .then(|| builder.tensor("bias", [n_out], Initial::Uniform(bound))),
             stride: window.stride,
             padding: window.padding,
             adapters: Vec::new(),
@@ -126,11 +136,24 @@ impl Conv2d {
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if self.adapters.is_empty() {
-            return ops::conv2d(x, self.weight.clone(), self.bias.clone(), self.stride, self.padding);
+            return ops::conv2d(
+                x,
+                self.weight.clone(),
+                self.bias.clone(),
+                self.stride,
+                self.padding,
+            );
         }
-        let mut y = ops::conv2d(x.clone(), self.weight.clone(), self.bias.clone(), self.stride, self.padding);
+        let mut y = ops::conv2d(
+            x.clone(),
+            self.weight.clone(),
+            self.bias.clone(),
+            self.stride,
+            self.padding,
+        );
         for adapter in self.adapters.iter().filter(|adapter| !adapter.is_off()) {
-            let hidden = ops::conv2d(x.clone(), adapter.down.clone(), None, self.stride, self.padding);
+            let hidden =
+                ops::conv2d(x.clone(), adapter.down.clone(), None, self.stride, self.padding);
             let hidden = Dropout::apply(adapter.dropout.as_ref(), hidden);
             y = y + ops::conv2d(hidden, adapter.scaled_up(), None, 1, 0);
         }
@@ -169,12 +192,24 @@ impl GroupNorm {
 
     /// `[batch, channels, height, width]`, normalised.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm(x, [self.weight.clone(), self.bias.clone()], self.groups, self.eps, Activation::None)
+        ops::group_norm(
+            x,
+            [self.weight.clone(), self.bias.clone()],
+            self.groups,
+            self.eps,
+            Activation::None,
+        )
     }
 
     /// Normalised, then x·sigmoid(x).
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm(x, [self.weight.clone(), self.bias.clone()], self.groups, self.eps, Activation::Silu)
+        ops::group_norm(
+            x,
+            [self.weight.clone(), self.bias.clone()],
+            self.groups,
+            self.eps,
+            Activation::Silu,
+        )
     }
 }
 

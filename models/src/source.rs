@@ -110,7 +110,12 @@ impl<'a> Builder<'a> {
 
     /// The tensor `name` of this shape in f32. A missing or mis-shaped one is noted and zeros are
     /// returned, so that [`Builder::finish`] can list all of them.
-    pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], initial: Initial) -> Tensor<D> {
+    pub fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        initial: Initial,
+    ) -> Tensor<D> {
         let path = crate::visit::join(&self.path, name);
         let values = match &self.shared.origin {
             Origin::File(source) => self.read(*source, &path, &shape),
@@ -128,9 +133,16 @@ impl<'a> Builder<'a> {
         };
         account.used.insert(path.to_owned());
         // Old files keep the projections of the VAE's attention as 1×1 convolutions.
-        let squeezed = found.len() == shape.len() + 2 && found.ends_with(&[1, 1]) && found.starts_with(shape);
-        if found != shape && !squeezed {
-            account.misshaped.push(Misshaped { name: path.to_owned(), expected: shape.to_vec(), found });
+        let squeezed =
+            found.len() == shape.len() + 2 && found.ends_with(&[1, 1]) && found.starts_with(shape);
+        // burn has no tensors of rank 0: a scalar is held as one value.
+        let scalar = found.is_empty() && shape == [1];
+        if found != shape && !squeezed && !scalar {
+            account.misshaped.push(Misshaped {
+                name: path.to_owned(),
+                expected: shape.to_vec(),
+                found,
+            });
             return None;
         }
         match source.read(path) {
@@ -154,8 +166,11 @@ impl<'a> Builder<'a> {
             return Err(ModelError::Checkpoint(error));
         }
         let Origin::File(source) = &self.shared.origin else { return Ok(()) };
-        let unexpected: Vec<String> =
-            source.names().into_iter().filter(|name| !account.used.contains(name) && !ignored(name)).collect();
+        let unexpected: Vec<String> = source
+            .names()
+            .into_iter()
+            .filter(|name| !account.used.contains(name) && !ignored(name))
+            .collect();
         if account.missing.is_empty() && account.misshaped.is_empty() && unexpected.is_empty() {
             return Ok(());
         }
@@ -172,12 +187,13 @@ fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {
     let n_values = shape.iter().product();
     let mut stream = draws::keyed(seed, path);
     match initial {
-        Initial::Uniform(bound) => {
-            (0..n_values).map(|_| ((draws::uniform(&mut stream) * 2.0 - 1.0) * bound) as f32).collect()
-        }
-        Initial::Normal(deviation) => {
-            draws::normals(&mut stream, n_values).into_iter().map(|value| value * deviation as f32).collect()
-        }
+        Initial::Uniform(bound) => (0..n_values)
+            .map(|_| ((draws::uniform(&mut stream) * 2.0 - 1.0) * bound) as f32)
+            .collect(),
+        Initial::Normal(deviation) => draws::normals(&mut stream, n_values)
+            .into_iter()
+            .map(|value| value * deviation as f32)
+            .collect(),
         Initial::Zeros => vec![0.0; n_values],
         Initial::Ones => vec![1.0; n_values],
         Initial::Constant(value) => vec![value as f32; n_values],

@@ -52,18 +52,26 @@ impl ClipTokenizer {
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let settings = settings(dir)?;
         let whole = dir.join("tokenizer.json");
-        let mut tokenizer = if whole.is_file() {
-            Tokenizer::from_file(&whole).map_err(|error| broken(&whole, &error))?
-        } else {
-            from_vocabulary(dir)?
-        };
         let pad = token_text(&settings, "pad_token").unwrap_or_else(|| END.to_owned());
-        let special = |text: &str| AddedToken::from(text.to_owned(), true).normalized(false);
-        let specials = [BEGIN, END, pad.as_str()].map(special);
-        // Adding is how a tokenizer learns that these strings are never cut; all must exist already.
-        tokenizer.add_special_tokens(specials).map_err(|error| broken(dir, &error))?;
+        let tokenizer = if whole.is_file() {
+            let mut tokenizer =
+                Tokenizer::from_file(&whole).map_err(|error| broken(&whole, &error))?;
+            // A file that was saved after use brings its own padding and length along.
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None).map_err(|error| broken(&whole, &error))?;
+            tokenizer
+        } else {
+            let mut tokenizer = from_vocabulary(dir)?;
+            // Adding is how a tokenizer learns that these strings are never cut; all exist already.
+            tokenizer
+                .add_special_tokens(specials(&settings, &pad))
+                .map_err(|error| broken(dir, &error))?;
+            tokenizer
+        };
         let id = |text: &str| {
-            tokenizer.token_to_id(text).ok_or_else(|| broken(dir, &format!("the vocabulary lacks `{text}`")))
+            tokenizer
+                .token_to_id(text)
+                .ok_or_else(|| broken(dir, &format!("the vocabulary lacks `{text}`")))
         };
         let (begin, end, pad) = (id(BEGIN)?, id(END)?, id(&pad)?);
         let max_length = settings.get("model_max_length").and_then(Value::as_u64).unwrap_or(77);
@@ -78,10 +86,9 @@ impl ClipTokenizer {
     ///
     /// When the vocabulary cannot express the text.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let encoding = self
-            .tokenizer
-            .encode(text, false)
-            .map_err(|error| ModelError::Tokenizer { path: text.to_owned(), reason: error.to_string() })?;
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| {
+            ModelError::Tokenizer { path: text.to_owned(), reason: error.to_string() }
+        })?;
         let mut ids = vec![self.begin];
         ids.extend(encoding.get_ids());
         ids.push(self.end);
@@ -122,7 +129,10 @@ fn from_vocabulary(dir: &Path) -> Result<Tokenizer, ModelError> {
     let (vocabulary, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
     for path in [&vocabulary, &merges] {
         if !path.is_file() {
-            return Err(broken(dir, &format!("neither `tokenizer.json` nor `{}` is there", path.display())));
+            return Err(broken(
+                dir,
+                &format!("neither `tokenizer.json` nor `{}` is there", path.display()),
+            ));
         }
     }
     let text = |path: &PathBuf| path.display().to_string();
@@ -131,17 +141,21 @@ fn from_vocabulary(dir: &Path) -> Result<Tokenizer, ModelError> {
         .end_of_word_suffix("</w>".to_owned())
         .build()
         .map_err(|error| broken(dir, &error))?;
-    let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")
-        .map_err(|error| broken(dir, &error))?;
-    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)
-        .map_err(|error| broken(dir, &error))?;
+    let spaces = Replace::new(
+        tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()),
+        " ",
+    )
+    .map_err(|error| broken(dir, &error))?;
+    let words =
+        Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)
+            .map_err(|error| broken(dir, &error))?;
     let mut tokenizer = Tokenizer::new(bpe);
     tokenizer
         .with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
         .map_err(|error| broken(dir, &error))?;
     tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
         words.into(),
-        ByteLevel::default().add_prefix_space(false).use_regex(false).into(),
+        ByteLevel::default().add_prefix_space(false).into(),
     ])));
     Ok(tokenizer)
 }
@@ -157,6 +171,27 @@ fn settings(dir: &Path) -> Result<serde_json::Map<String, Value>, ModelError> {
         }
     }
     Ok(settings)
+}
+
+/// The strings that are never cut. One given as an object may be matched after lower-casing, as its
+/// `normalized` says; one given as plain text is matched as typed, and the padding token comes last.
+fn specials(settings: &serde_json::Map<String, Value>, pad: &str) -> Vec<AddedToken> {
+    let normalized = |field: &str| {
+        settings
+            .get(field)
+            .and_then(|value| value.get("normalized"))
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    };
+    let special = |text: &str, field: &str| {
+        AddedToken::from(text.to_owned(), true).normalized(normalized(field))
+    };
+    let end = if pad == END { "pad_token" } else { "eos_token" };
+    let mut tokens = vec![special(BEGIN, "bos_token"), special(END, end)];
+    if pad != END {
+        tokens.push(special(pad, "pad_token"));
+    }
+    tokens
 }
 
 /// A token given as text or as an object with `content`.

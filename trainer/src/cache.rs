@@ -71,7 +71,10 @@ impl Cache {
         let captions = captions(dataset);
         for (caption, path) in &captions {
             let encoded = base.tokenizer.encode(caption, models::tokenizer::OverLength::Error);
-            encoded.map_err(|source| TrainError::Caption { path: (*path).to_owned(), source })?;
+            encoded.map_err(|error| TrainError::Caption {
+                path: (*path).to_owned(),
+                problem: Box::new(error),
+            })?;
         }
         let mut cache = Self {
             pictures: Vec::with_capacity(dataset.examples.len()),
@@ -207,10 +210,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::fixtures::World;
+    use crate::fixtures::{self, World};
 
     fn fill(world: &World, sets: &[&str]) -> Result<Cache, TrainError> {
-        let dataset = world.dataset(&world.recipe(sets));
+        let dataset = fixtures::dataset(&world.recipe(sets));
         let mut watch = Watch { stop: &AtomicBool::new(false), sink: &mut |_| {} };
         Cache::fill(&world.base, &dataset, Texts::Cached, &mut watch).map(Option::unwrap)
     }
@@ -242,7 +245,7 @@ mod tests {
         let cache = fill(&world, &["dataset.dreambooth.vae_sample=mean"]).unwrap();
         let found = cache.latents(0, Mirror::No, draw(0));
         assert_eq!(cache.latents(0, Mirror::No, draw(1)), found);
-        let dataset = world.dataset(&world.recipe(&[]));
+        let dataset = fixtures::dataset(&world.recipe(&[]));
         let pixels = dataset.pixels(0, Mirror::No).unwrap();
         let pixels = tensor_from_host(pixels.values, [1, 3, 64, 64], &world.base.device);
         let mean = world.base.vae.posterior_from_pixels(pixels).unwrap().mean;

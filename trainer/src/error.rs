@@ -54,12 +54,12 @@ pub enum TrainError {
     #[error("the dataset has no picture of the concept")]
     NoPictures,
     /// A caption does not fit the text encoder.
-    #[error("caption of `{}`: {source}", path.display())]
+    #[error("caption of `{}`: {problem}", path.display())]
     Caption {
         /// The first picture that has it.
         path: PathBuf,
         /// Its length and the limit.
-        source: ModelError,
+        problem: Box<ModelError>,
     },
     /// A class picture could not be drawn or read.
     #[error("class picture `{}`: {reason}", path.display())]
@@ -120,9 +120,10 @@ impl TrainError {
             | Self::Caption { .. }
             | Self::ClassImage { .. } => TrainErrorKind::Data,
             Self::Resume { .. } => TrainErrorKind::Io,
-            Self::Diverged(_) => TrainErrorKind::Diverged,
             // A result that learned nothing says more about the settings than about the program.
-            Self::Postflight { check: "finite" | "alive", .. } => TrainErrorKind::Diverged,
+            Self::Diverged(_) | Self::Postflight { check: "finite" | "alive", .. } => {
+                TrainErrorKind::Diverged
+            }
             Self::Postflight { .. } => TrainErrorKind::Bug,
         }
     }
@@ -130,7 +131,8 @@ impl TrainError {
     /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Model(error) | Self::Caption { source: error, .. } => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Caption { problem, .. } => problem.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Schedule(error) => error.hint(),
             Self::Diverged(_) => Some(
@@ -141,7 +143,12 @@ impl TrainError {
                 Some("parameters are named as in the weights file, e.g. `unet.mid_block.**`".to_owned())
             }
             Self::ClassImage { .. } => Some("remove the file; it will be drawn again".to_owned()),
-            _ => None,
+            Self::Dataset(error) => error.hint(),
+            Self::Timesteps { .. }
+            | Self::Latents { .. }
+            | Self::NoPictures
+            | Self::Resume { .. }
+            | Self::Postflight { .. } => None,
         }
     }
 }
@@ -153,7 +160,11 @@ fn kind_of_model(error: &ModelError) -> TrainErrorKind {
             TrainErrorKind::Recipe
         }
         ModelError::Device(_) => TrainErrorKind::Device,
-        _ => TrainErrorKind::Data,
+        ModelError::Tensors { .. }
+        | ModelError::Config { .. }
+        | ModelError::Tokenizer { .. }
+        | ModelError::PromptTooLong { .. }
+        | _ => TrainErrorKind::Data,
     }
 }
 

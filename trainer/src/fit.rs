@@ -125,9 +125,8 @@ mod tests {
         let (whole, files, events) = finished(world.fit("whole", &recipe, None));
         assert_eq!(files.len(), 4, "kohya and diffusers, each with an average");
         let steps = |events: &[Event]| -> Vec<u64> {
-            let step = |event: &Event| match event {
-                Event::Stepped(record) => Some(record.step),
-                _ => None,
+            let step = |event: &Event| {
+                if let Event::Stepped(record) = event { Some(record.step) } else { None }
             };
             events.iter().filter_map(step).collect()
         };

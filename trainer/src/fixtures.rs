@@ -1,5 +1,6 @@
 //! What the tests of this crate have in common: a tiny base, some pictures, a recipe and a run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +14,11 @@ use recipes::{Loaded, Recipe};
 use crate::error::TrainError;
 use crate::event::Event;
 use crate::fit::{Fitted, Job, fit};
+
+/// The pictures of a recipe.
+pub(crate) fn dataset(recipe: &Recipe) -> Dataset {
+    datasets::open(&recipe.dataset).unwrap()
+}
 
 /// A folder with a base and pictures.
 pub(crate) struct World {
@@ -64,10 +70,6 @@ impl World {
         }
     }
 
-    pub(crate) fn dataset(&self, recipe: &Recipe) -> Dataset {
-        datasets::open(&recipe.dataset).unwrap()
-    }
-
     pub(crate) fn run_dir(&self, runs: &str, recipe: &Recipe) -> RunDir {
         let resolved_recipe = recipes::resolved_yaml(recipe);
         let fingerprint = recipes::fingerprint(recipe, "", "");
@@ -79,8 +81,8 @@ impl World {
             pid: 1,
             started_at: 0.0,
             device: "cpu".to_owned(),
-            engine: Default::default(),
-            numerics: Default::default(),
+            engine: BTreeMap::default(),
+            numerics: BTreeMap::default(),
         };
         RunDir::open(&self.dir.path().join(runs), &identity, attempt).unwrap()
     }
@@ -92,7 +94,7 @@ impl World {
         recipe: &Recipe,
         stop_after: Option<u64>,
     ) -> (Result<Fitted, TrainError>, Vec<Event>) {
-        let (dataset, run) = (self.dataset(recipe), self.run_dir(runs, recipe));
+        let (dataset, run) = (dataset(recipe), self.run_dir(runs, recipe));
         let cache_dir = self.dir.path().join("cache");
         let job = Job {
             recipe,

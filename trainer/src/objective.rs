@@ -81,7 +81,9 @@ impl Objective {
             let offsets = draws::normals(&mut stream, channels);
             for (plane, offset) in noise.chunks_mut(height * width).zip(offsets) {
                 let offset = (f64::from(offset) * self.offset_noise) as f32;
-                plane.iter_mut().for_each(|value| *value += offset);
+                for value in plane {
+                    *value += offset;
+                }
             }
         }
         noise
@@ -246,21 +248,59 @@ mod tests {
         f64::from(difference / largest)
     }
 
-    fn trains_as_diffusers(prediction: &str) {
-        let case = open("train_step/case.safetensors");
-        let gamma = numbers(&case, "gamma")[0];
+    /// The objective of the golden case.
+    fn golden_objective(case: &TensorFile, prediction: &str) -> Objective {
         let spec = ObjectiveSpec {
             prediction: PredictionSpec::Auto,
-            weighting: WeightingSpec::MinSnr { gamma },
+            weighting: WeightingSpec::MinSnr { gamma: numbers(case, "gamma")[0] },
             loss: LossSpec::Mse,
             offset_noise: 0.0,
             timesteps: (0, 1000),
         };
         let scheduler = json!({
-            "_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false,
-            "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "prediction_type": prediction,
+            "_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "clip_sample": false, "num_train_timesteps": 1000,
+            "prediction_type": prediction,
         });
-        let objective = Objective::new(&spec, &scheduler).unwrap();
+        Objective::new(&spec, &scheduler).unwrap()
+    }
+
+    fn golden_batch(case: &TensorFile, from: usize) -> MicroBatch {
+        let levels = numbers(case, "timesteps");
+        MicroBatch {
+            clean: rows(case, "latents", from),
+            noise: rows(case, "noise", from),
+            timesteps: levels[from..from + IMAGES].iter().map(|&level| level as usize).collect(),
+            context: rows(case, "encoder_hidden_states", from),
+        }
+    }
+
+    /// Loss and gradient of one step of the golden case, accumulated over its parts.
+    fn golden_gradient(
+        objective: &Objective,
+        case: &TensorFile,
+        unet: &mut UNet2DConditionModel,
+        (flat, step): (&Flat, usize),
+    ) -> (f64, Tensor<1>) {
+        let factor = 1.0 / (ACCUMULATE * IMAGES) as f64;
+        let (mut loss, mut parts) = (0.0, Vec::new());
+        for micro in 0..ACCUMULATE {
+            let batch = golden_batch(case, (step * ACCUMULATE + micro) * IMAGES);
+            let losses = objective.losses(unet, &batch).unwrap();
+            let values = host_values(losses.clone().inner()).unwrap();
+            loss += values.iter().map(|&value| f64::from(value) * factor).sum::<f64>();
+            let mut found = weighted_sum(losses, &[factor; IMAGES]).backward();
+            let visit = &mut |show: &mut dyn FnMut(&str, &mut dyn models::Slot)| {
+                adapter::visit_factors(unet, "unet", show);
+            };
+            parts.push(flat.gradients(visit, &mut found, &Device::flex()));
+        }
+        (loss, parts.into_iter().reduce(|sum, part| sum + part).unwrap())
+    }
+
+    fn trains_as_diffusers(prediction: &str) {
+        let case = open("train_step/case.safetensors");
+        let objective = golden_objective(&case, prediction);
         let optimizer = OptimizerSpec::AdamW {
             learning_rate: 0.0,
             beta1: 0.9,
@@ -269,61 +309,29 @@ mod tests {
             weight_decay: 1e-2,
         };
         let mut unet = adapted_unet(&case);
-        let device = Device::flex();
         let (flat, mut theta) =
-            Flat::of(&mut |show| adapter::visit_factors(&mut unet, "unet", show), &device);
+            Flat::of(&mut |show| adapter::visit_factors(&mut unet, "unet", show), &Device::flex());
         let mut adamw = AdamW::new(&theta);
-        let levels = numbers(&case, "timesteps");
-        let factor = 1.0 / (ACCUMULATE * IMAGES) as f64;
+        let expected = |name: &str| numbers(&case, &format!("{prediction}.{name}"));
         for step in 0..STEPS {
-            flat.install_leaves(
-                &mut |show| adapter::visit_factors(&mut unet, "unet", show),
-                &theta,
-            );
-            let (mut loss, mut gradient) = (0.0, None);
-            for micro in 0..ACCUMULATE {
-                let from = (step * ACCUMULATE + micro) * IMAGES;
-                let batch = MicroBatch {
-                    clean: rows(&case, "latents", from),
-                    noise: rows(&case, "noise", from),
-                    timesteps: levels[from..from + IMAGES]
-                        .iter()
-                        .map(|&level| level as usize)
-                        .collect(),
-                    context: rows(&case, "encoder_hidden_states", from),
-                };
-                let losses = objective.losses(&unet, &batch).unwrap();
-                let values = host_values(losses.clone().inner()).unwrap();
-                loss += values.iter().map(|&value| f64::from(value) * factor).sum::<f64>();
-                let mut found = weighted_sum(losses, &[factor; IMAGES]).backward();
-                let visit = &mut |show: &mut dyn FnMut(&str, &mut dyn models::Slot)| {
-                    adapter::visit_factors(&mut unet, "unet", show);
-                };
-                let part = flat.gradients(visit, &mut found, &device);
-                gradient = Some(match gradient {
-                    Some(sum) => sum + part,
-                    None => part,
-                });
-            }
-            let gradient = gradient.unwrap();
+            let visit = &mut |show: &mut dyn FnMut(&str, &mut dyn models::Slot)| {
+                adapter::visit_factors(&mut unet, "unet", show);
+            };
+            flat.install_leaves(visit, &theta);
+            let (loss, gradient) = golden_gradient(&objective, &case, &mut unet, (&flat, step));
             let grad_norm = norm(&gradient).unwrap();
-            check("loss", loss, numbers(&case, &format!("{prediction}.losses"))[step], 1e-3);
-            check(
-                "norm",
-                grad_norm,
-                numbers(&case, &format!("{prediction}.gradient_norms"))[step],
-                5e-3,
-            );
+            check("loss", loss, expected("losses")[step], 1e-3);
+            check("norm", grad_norm, expected("gradient_norms")[step], 5e-3);
             let gradient = clip(gradient, grad_norm, numbers(&case, "clip_norm")[0]);
             let rate = numbers(&case, "learning_rates")[step];
             theta = adamw.update(&optimizer, rate, theta.clone(), gradient);
             if step == 0 {
-                let worst =
-                    worst(&flat, &theta, &format!("train_step/{prediction}.after_1.safetensors"));
+                let file = format!("train_step/{prediction}.after_1.safetensors");
+                let worst = worst(&flat, &theta, &file);
                 assert!(worst < 1e-3, "after one step: {worst}");
             }
         }
-        // Adam divides by the size of the gradient, so values whose gradient is mere rounding move freely.
+        // Adam divides by the size of the gradient: where that is rounding, values move freely.
         let worst = worst(&flat, &theta, &format!("train_step/{prediction}.after_4.safetensors"));
         assert!(worst < 5e-3, "after {STEPS} steps: {worst}");
     }

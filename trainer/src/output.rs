@@ -129,7 +129,7 @@ fn metadata(
 ) -> Result<BTreeMap<String, String>, TrainError> {
     let recipe = job.recipe;
     let prediction = Objective::new(&recipe.objective, &job.base.scheduler)?.prediction();
-    let stored_alpha = tensors.iter().find(|(key, _)| key.ends_with(".alpha"));
+    let stored_alpha = tensors.iter().find(|(key, _)| key.strip_suffix(".alpha").is_some());
     let rank = match &recipe.adapter {
         AdapterSpec::Lora(lora) => lora.rank,
         AdapterSpec::Full(_) => 0,
@@ -184,31 +184,34 @@ fn write_base(
         format!("{BASE_FOLDER}.{variant}")
     };
     let dir = job.run.inside(&name)?;
-    postflight::check_values(&trainee.values()?, job.base)?;
+    let values = trainee.values()?;
+    postflight::check_values(&values, job.base)?;
     let dtype = job.recipe.output.dtype;
+    let mut files = Vec::new();
     for component in job.base_folder.components() {
-        let library = match component {
-            "unet" => Library::Diffusers,
-            "text_encoder" => Library::Transformers,
-            _ => {
-                copy_folder(&job.base_folder.dir(component), &dir.join(component))?;
-                continue;
-            }
-        };
-        let mut base = trainee.base().clone();
-        let tensors = tensors_of(network(&mut base, component), dtype)?;
+        let (from, to) = (job.base_folder.dir(component), dir.join(component));
+        let is_trained =
+            |path: &String| path.split_once('.').is_some_and(|(first, _)| first == component);
+        if !values.keys().any(is_trained) {
+            copy_folder(&from, &to)?;
+            continue;
+        }
+        let library = if component == "unet" { Library::Diffusers } else { Library::Transformers };
+        let tensors = tensors_of(network(&mut trainee.base().clone(), component), dtype)?;
         let config = job.base_folder.json(&format!("{component}/config.json"))?;
-        write_component(&dir.join(component), library, &config, &tensors)?;
+        write_component(&to, library, &config, &tensors)?;
+        let written = checkpoints::fs::list(&to)?;
+        files.extend(
+            written
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|end| end == "safetensors")),
+        );
     }
     let index = serde_json::Value::Object(job.base_folder.index().clone());
-    let index_path = dir.join("model_index.json");
-    checkpoints::fs::atomic_write_json(&index_path, &index)?;
-    postflight::check_base(
-        &models::load(&ModelFolder::open(&dir)?, &job.base.device)?,
-        trainee,
-        dtype,
-    )?;
-    Ok(vec![index_path])
+    checkpoints::fs::atomic_write_json(&dir.join("model_index.json"), &index)?;
+    let read = models::load(&ModelFolder::open(&dir)?, &job.base.device)?;
+    postflight::check_base(&read, trainee, dtype)?;
+    Ok(files)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<(), TrainError> {

@@ -140,7 +140,7 @@ fn check_layout(
         findings.push(format!("expected {wanted} tensors, found {found}"));
     }
     let mut alphas: BTreeMap<String, f32> = BTreeMap::new();
-    for name in file.names().filter(|name| name.ends_with(".alpha")) {
+    for name in file.names().filter(|name| name.strip_suffix(".alpha").is_some()) {
         let component = map.parse(name)?.path.split('.').next().unwrap_or_default().to_owned();
         let alpha = file.read(name)?.f32()[0];
         if alphas.insert(component, alpha).is_some_and(|other| other.to_bits() != alpha.to_bits()) {
@@ -184,6 +184,12 @@ fn check_readers(path: &Path, format: AdapterFormat, map: &KeyMap) -> Result<(),
     }
 }
 
+/// Whether a relative difference is more than rounding to a number format can explain; one that is
+/// not a number is.
+fn exceeds(difference: f64, dtype: AdapterDtype) -> bool {
+    difference.is_nan() || difference > tolerance(dtype)
+}
+
 /// Largest relative difference that rounding to a number format can explain.
 fn tolerance(dtype: AdapterDtype) -> f64 {
     match dtype {
@@ -212,14 +218,14 @@ fn check_same(
             ("down", difference((&found.down, 1.0), (&factors.down, 1.0))),
             ("up", difference((&found.up, found.scale()), (&factors.up, factors.scale()))),
         ] {
-            if !(difference <= tolerance(dtype)) {
+            if exceeds(difference, dtype) {
                 findings.push(format!("the {name} factor of `{path}` differs by {difference:e}"));
             }
         }
     }
     let (found, wanted) = (probe(base, &read)?, probe(base, adapter)?);
     let difference = distance(&found, &wanted) / length(&wanted);
-    if !(difference <= tolerance(dtype)) {
+    if exceeds(difference, dtype) {
         findings.push(format!("the network's output differs by {difference:e}"));
     }
     if findings.is_empty() {
@@ -313,7 +319,7 @@ pub fn check_values(values: &TensorMap, base: &Base) -> Result<(), TrainError> {
 pub fn check_base(read: &Base, trainee: &Trainee, dtype: AdapterDtype) -> Result<(), TrainError> {
     let (found, wanted) = (output(read)?, output(trainee.base())?);
     let difference = distance(&found, &wanted) / length(&wanted);
-    if difference <= tolerance(dtype) {
+    if !exceeds(difference, dtype) {
         return Ok(());
     }
     let findings = vec![format!("the network's output differs by {difference:e}")];

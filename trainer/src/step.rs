@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Texts;
-    use crate::fixtures::World;
+    use crate::fixtures::{self, World};
 
     /// What a step needs, without class pictures.
     struct Ready {
@@ -264,7 +264,7 @@ mod tests {
 
     fn ready(world: &World, sets: &[&str]) -> Ready {
         let recipe = world.recipe(sets);
-        let dataset = world.dataset(&recipe);
+        let dataset = fixtures::dataset(&recipe);
         let objective = Objective::new(&recipe.objective, &world.base.scheduler).unwrap();
         let mut watch = Watch { stop: &AtomicBool::new(false), sink: &mut |_| {} };
         let cache = Cache::fill(&world.base, &dataset, Texts::Cached, &mut watch).unwrap().unwrap();

@@ -50,7 +50,12 @@ pub fn layers(network: &mut dyn Network, root: &str) -> Vec<Layer> {
 ///
 /// [`ModelError::Adapter`] for the first module that the network lacks or whose shape differs;
 /// nothing is attached then.
-pub fn attach(network: &mut dyn Network, root: &str, adapter: &Adapter, dose: f64) -> Result<(), ModelError> {
+pub fn attach(
+    network: &mut dyn Network,
+    root: &str,
+    adapter: &Adapter,
+    dose: f64,
+) -> Result<(), ModelError> {
     let layers = layers(network, root);
     for (path, factors) in &adapter.modules {
         let layer = layers.iter().find(|layer| layer.path == *path);
@@ -85,16 +90,27 @@ fn check(path: &str, factors: &Factors, layer: Option<&Layer>) -> Result<(), Mod
     let mut expected_up = vec![1; weight.len()];
     (expected_up[0], expected_up[1]) = (weight[0], rank);
     if *down != expected_down || *up != expected_up || rank == 0 {
-        return error(format!("factors {down:?} and {up:?} do not fit a weight of shape {weight:?}"));
+        return error(format!(
+            "factors {down:?} and {up:?} do not fit a weight of shape {weight:?}"
+        ));
     }
     Ok(())
 }
 
 fn low_rank<const D: usize>(factors: &Factors, dose: f64, device: &Device) -> LowRank<D> {
     let tensor = |host: &checkpoints::HostTensor| {
-        Tensor::from_data(TensorData::new(host.f32().into_owned(), host.shape.clone()), (device, DType::F32))
+        Tensor::from_data(
+            TensorData::new(host.f32().into_owned(), host.shape.clone()),
+            (device, DType::F32),
+        )
     };
-    LowRank { down: tensor(&factors.down), up: tensor(&factors.up), scale: factors.scale(), dose, dropout: None }
+    LowRank {
+        down: tensor(&factors.down),
+        up: tensor(&factors.up),
+        scale: factors.scale(),
+        dose,
+        dropout: None,
+    }
 }
 
 /// Takes all adapters off.
@@ -113,8 +129,16 @@ pub fn set_dose(network: &mut dyn Network, dose: f64) {
     network.visit(
         "",
         &mut Layers(|_: &str, layer: AnyLayer<'_>| match layer {
-            AnyLayer::Linear(layer) => layer.adapters.iter_mut().for_each(|adapter| adapter.dose = dose),
-            AnyLayer::Conv2d(layer) => layer.adapters.iter_mut().for_each(|adapter| adapter.dose = dose),
+            AnyLayer::Linear(layer) => {
+                for adapter in &mut layer.adapters {
+                    adapter.dose = dose;
+                }
+            }
+            AnyLayer::Conv2d(layer) => {
+                for adapter in &mut layer.adapters {
+                    adapter.dose = dose;
+                }
+            }
         }),
     );
 }
@@ -127,15 +151,27 @@ pub fn set_dropout(network: &mut dyn Network, probability: f64, draw: DropoutDra
     network.visit(
         "",
         &mut Layers(|path: &str, layer: AnyLayer<'_>| match layer {
-            AnyLayer::Linear(layer) => layer.adapters.iter_mut().for_each(|adapter| adapter.dropout = dropout(path)),
-            AnyLayer::Conv2d(layer) => layer.adapters.iter_mut().for_each(|adapter| adapter.dropout = dropout(path)),
+            AnyLayer::Linear(layer) => {
+                for adapter in &mut layer.adapters {
+                    adapter.dropout = dropout(path);
+                }
+            }
+            AnyLayer::Conv2d(layer) => {
+                for adapter in &mut layer.adapters {
+                    adapter.dropout = dropout(path);
+                }
+            }
         }),
     );
 }
 
 /// Shows both factors of every attached adapter, as `<layer path>.lora_down` and `.lora_up`, in the
 /// network's order.
-pub fn visit_factors(network: &mut dyn Network, root: &str, visit: &mut dyn FnMut(&str, &mut dyn Slot)) {
+pub fn visit_factors(
+    network: &mut dyn Network,
+    root: &str,
+    visit: &mut dyn FnMut(&str, &mut dyn Slot),
+) {
     network.visit(
         root,
         &mut Layers(|path: &str, layer: AnyLayer<'_>| match layer {
@@ -145,7 +181,11 @@ pub fn visit_factors(network: &mut dyn Network, root: &str, visit: &mut dyn FnMu
     );
 }
 
-fn both<const D: usize>(path: &str, adapters: &mut [LowRank<D>], visit: &mut dyn FnMut(&str, &mut dyn Slot)) {
+fn both<const D: usize>(
+    path: &str,
+    adapters: &mut [LowRank<D>],
+    visit: &mut dyn FnMut(&str, &mut dyn Slot),
+) {
     for adapter in adapters {
         visit(&format!("{path}.lora_down"), &mut adapter.down);
         visit(&format!("{path}.lora_up"), &mut adapter.up);

@@ -35,7 +35,8 @@ impl Dropout {
         let Some(dropout) = dropout else { return hidden };
         let shape = hidden.dims();
         let per_sample = shape.iter().skip(1).product::<usize>();
-        let mask: Vec<f32> = (0..shape[0]).flat_map(|row| dropout.mask(row as u64, per_sample)).collect();
+        let mask: Vec<f32> =
+            (0..shape[0]).flat_map(|row| dropout.mask(row as u64, per_sample)).collect();
         let device = hidden.device().without_autodiff();
         hidden * Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, DType::F32))
     }
@@ -45,6 +46,8 @@ impl Dropout {
         let label = format!("adapter dropout/{step}/{}/{}", first_sample + row, self.layer);
         let mut stream = draws::keyed(seed, &label);
         let kept = (1.0 / (1.0 - self.probability)) as f32;
-        (0..n_values).map(|_| if draws::uniform(&mut stream) < self.probability { 0.0 } else { kept }).collect()
+        (0..n_values)
+            .map(|_| if draws::uniform(&mut stream) < self.probability { 0.0 } else { kept })
+            .collect()
     }
 }

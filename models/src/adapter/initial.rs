@@ -42,11 +42,14 @@ fn factors(layer: &Layer, spec: &LoraSpec, seed: u64) -> Result<Factors, ModelEr
     let down: Vec<f32> = match spec.init {
         LoraInit::KaimingUniform => {
             let bound = 1.0 / (fan_in as f64).sqrt();
-            (0..n_values).map(|_| ((draws::uniform(&mut stream) * 2.0 - 1.0) * bound) as f32).collect()
+            (0..n_values)
+                .map(|_| ((draws::uniform(&mut stream) * 2.0 - 1.0) * bound) as f32)
+                .collect()
         }
-        LoraInit::Gaussian => {
-            draws::normals(&mut stream, n_values).into_iter().map(|value| value / rank as f32).collect()
-        }
+        LoraInit::Gaussian => draws::normals(&mut stream, n_values)
+            .into_iter()
+            .map(|value| value / rank as f32)
+            .collect(),
     };
     let mut down_shape = layer.weight.clone();
     down_shape[0] = rank;

@@ -19,7 +19,8 @@ impl Matrix {
     }
 
     pub(super) fn transposed(&self) -> Self {
-        let values = (0..self.columns).flat_map(|column| (0..self.rows).map(move |row| self.at(row, column)));
+        let values = (0..self.columns)
+            .flat_map(|column| (0..self.rows).map(move |row| self.at(row, column)));
         Self::new(self.columns, self.rows, values.collect())
     }
 
@@ -67,8 +68,8 @@ pub(super) fn qr(matrix: &Matrix) -> (Matrix, Matrix) {
                 let share = dot(&basis, &values);
                 r.values[earlier * n_columns + column] += share;
                 for (value, basis) in values.iter_mut().zip(&basis) {
-                *value -= share * basis;
-            }
+                    *value -= share * basis;
+                }
             }
         }
         let norm = dot(&values, &values).sqrt();
@@ -132,7 +133,9 @@ mod tests {
     fn singular_values_of_a_known_matrix() {
         // [[3, 0], [4, 5]] has singular values √45 and √5.
         let values = singular_values(&Matrix::new(2, 2, vec![3.0, 0.0, 4.0, 5.0]));
-        assert!((values[0] - 45f64.sqrt()).abs() < 1e-12 && (values[1] - 5f64.sqrt()).abs() < 1e-12);
+        assert!(
+            (values[0] - 45f64.sqrt()).abs() < 1e-12 && (values[1] - 5f64.sqrt()).abs() < 1e-12
+        );
     }
 
     #[test]

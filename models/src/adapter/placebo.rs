@@ -12,7 +12,8 @@ use super::{Adapter, Factors};
 /// Source: `census.md` section 4; Mezzadri 2007, arXiv:math-ph/0609050 (QR of a Gaussian with a
 /// positive diagonal of R is Haar-distributed).
 pub fn placebo(adapter: &Adapter, seed: u64) -> Adapter {
-    let module = |(path, factors): (&String, &Factors)| (path.clone(), random_rotation(path, factors, seed));
+    let module =
+        |(path, factors): (&String, &Factors)| (path.clone(), random_rotation(path, factors, seed));
     Adapter { modules: adapter.modules.iter().map(module).collect() }
 }
 
@@ -59,7 +60,10 @@ mod tests {
     fn factors(seed: u64, shapes: [&[usize]; 2]) -> Factors {
         let mut stream = draws::keyed(seed, "test");
         let mut tensor = |shape: &[usize]| {
-            HostTensor::from_f32(shape.to_vec(), draws::normals(&mut stream, shape.iter().product()))
+            HostTensor::from_f32(
+                shape.to_vec(),
+                draws::normals(&mut stream, shape.iter().product()),
+            )
         };
         Factors { down: tensor(shapes[0]), up: tensor(shapes[1]), alpha: 2.0 }
     }
@@ -80,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_zero_adapter_has_a_zero_placebo() {
-        let adapter = Adapter { modules: [("unet.layer".to_owned(), factors(1, [&[2, 4], &[4, 2]]))].into() };
+        let adapter =
+            Adapter { modules: [("unet.layer".to_owned(), factors(1, [&[2, 4], &[4, 2]]))].into() };
         let placebo = placebo(&adapter.zeroed(), 5);
         assert!(placebo.modules["unet.layer"].up.f32().iter().all(|&value| value == 0.0));
     }

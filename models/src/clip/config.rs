@@ -65,12 +65,39 @@ pub struct ClipVisionConfig {
 
 /// Fields of transformers that do not change a network.
 const IRRELEVANT: &[&str] = &[
-    "architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "initializer_factor",
-    "initializer_range", "bos_token_id", "pad_token_id", "attention_dropout", "dropout", "return_dict",
-    "output_hidden_states", "output_attentions", "use_cache", "tie_word_embeddings", "is_encoder_decoder",
-    "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "torchscript", "use_bfloat16",
-    "tf_legacy_loss", "pruned_heads", "finetuning_task", "tokenizer_class", "prefix", "task_specific_params",
-    "decoder_start_token_id", "cross_attention_hidden_size", "add_cross_attention", "is_decoder",
+    "architectures",
+    "model_type",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "initializer_factor",
+    "initializer_range",
+    "bos_token_id",
+    "pad_token_id",
+    "attention_dropout",
+    "dropout",
+    "return_dict",
+    "output_hidden_states",
+    "output_attentions",
+    "use_cache",
+    "tie_word_embeddings",
+    "is_encoder_decoder",
+    "chunk_size_feed_forward",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "torchscript",
+    "use_bfloat16",
+    "tf_legacy_loss",
+    "pruned_heads",
+    "finetuning_task",
+    "tokenizer_class",
+    "prefix",
+    "task_specific_params",
+    "decoder_start_token_id",
+    "cross_attention_hidden_size",
+    "add_cross_attention",
+    "is_decoder",
 ];
 
 fn tower(fields: &mut Fields<'_>, defaults: [usize; 4]) -> Result<TowerConfig, ModelError> {
@@ -109,7 +136,8 @@ impl ClipTextConfig {
             tower: tower(&mut fields, [512, 2048, 12, 8])?,
             vocab_size: fields.usize("vocab_size", 49_408)?,
             max_position_embeddings: fields.usize("max_position_embeddings", 77)?,
-            eos_token_id: u32::try_from(eos).map_err(|_| fields.error("eos_token_id", eos, "a token id"))?,
+            eos_token_id: u32::try_from(eos)
+                .map_err(|_| fields.error("eos_token_id", eos, "a token id"))?,
         };
         fields.finish()?;
         Ok(config)
@@ -131,7 +159,11 @@ impl ClipVisionConfig {
             num_channels: fields.usize("num_channels", 3)?,
         };
         if !config.image_size.is_multiple_of(config.patch_size) {
-            return Err(fields.error("patch_size", config.patch_size, &format!("a divisor of {}", config.image_size)));
+            return Err(fields.error(
+                "patch_size",
+                config.patch_size,
+                &format!("a divisor of {}", config.image_size),
+            ));
         }
         fields.finish()?;
         Ok(config)
@@ -143,18 +175,23 @@ impl ClipVisionConfig {
 /// # Errors
 ///
 /// An unknown or unsupported field or value.
-pub fn clip_configs(file: &str, value: &Value) -> Result<(ClipTextConfig, ClipVisionConfig), ModelError> {
+pub fn clip_configs(
+    file: &str,
+    value: &Value,
+) -> Result<(ClipTextConfig, ClipVisionConfig), ModelError> {
     let mut fields = Fields::new(file, value)?;
     fields.ignore(IRRELEVANT);
     fields.ignore(&["text_config", "vision_config", "logit_scale_init_value"]);
     let projection_dim = fields.usize("projection_dim", 512)?;
     fields.finish()?;
     let half = |name: &str| {
-        let mut half: Map<String, Value> = value.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut half: Map<String, Value> =
+            value.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
         half.insert("projection_dim".to_owned(), json!(projection_dim));
         Value::Object(half)
     };
     let text = ClipTextConfig::from_json(&format!("{file} (text_config)"), &half("text_config"))?;
-    let vision = ClipVisionConfig::from_json(&format!("{file} (vision_config)"), &half("vision_config"))?;
+    let vision =
+        ClipVisionConfig::from_json(&format!("{file} (vision_config)"), &half("vision_config"))?;
     Ok((text, vision))
 }

@@ -60,16 +60,26 @@ impl CLIPTextModel {
         // Files written by transformers 5.6 and later lack the prefix; see `formats.md`.
         let prefixed = builder.has("text_model.embeddings.token_embedding.weight");
         let root = if prefixed { builder.at("text_model") } else { builder.at("") };
-        let project = || Linear::new(&builder.at("text_projection"), width, tower.projection_dim, Bias::Without);
+        let project = || {
+            Linear::new(&builder.at("text_projection"), width, tower.projection_dim, Bias::Without)
+        };
         Self {
-            token_embedding: Embedding::new(&root.at("embeddings.token_embedding"), config.vocab_size, width),
+            token_embedding: Embedding::new(
+                &root.at("embeddings.token_embedding"),
+                config.vocab_size,
+                width,
+            ),
             position_embedding: Embedding::new(
                 &root.at("embeddings.position_embedding"),
                 config.max_position_embeddings,
                 width,
             ),
             encoder: Encoder::new(&root.at("encoder"), tower),
-            final_layer_norm: LayerNorm::new(&root.at("final_layer_norm"), width, tower.layer_norm_eps),
+            final_layer_norm: LayerNorm::new(
+                &root.at("final_layer_norm"),
+                width,
+                tower.layer_norm_eps,
+            ),
             text_projection: (projection == TextProjection::With).then(project),
             config: config.clone(),
         }
@@ -87,13 +97,17 @@ impl CLIPTextModel {
         let n_tokens = token_ids.first().map_or(0, Vec::len);
         let width = self.config.tower.hidden_size;
         let flat: Vec<i64> = token_ids.iter().flatten().map(|&id| i64::from(id)).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(flat, [token_ids.len(), n_tokens]), &device);
+        let ids = Tensor::<2, Int>::from_data(
+            TensorData::new(flat, [token_ids.len(), n_tokens]),
+            &device,
+        );
         let positions = self.position_embedding.weight.clone().slice([0..n_tokens, 0..width]);
         let embedded = self.token_embedding.forward(ids) + positions.unsqueeze_dim::<3>(0);
         let hidden = self.encoder.forward(embedded, Causal::Yes);
         let last = self.final_layer_norm.forward(hidden[hidden.len() - 1].clone());
         let pooled = self.pooled(&last, token_ids);
-        let projected = self.text_projection.as_ref().map(|layer| layer.forward_rows(pooled.clone()));
+        let projected =
+            self.text_projection.as_ref().map(|layer| layer.forward_rows(pooled.clone()));
         TextOutput { hidden, last, pooled, projected }
     }
 

@@ -46,9 +46,22 @@ impl CLIPVisionModelWithProjection {
         let channels = [config.num_channels, width];
         let norm = |name: &str| LayerNorm::new(&root.at(name), width, tower.layer_norm_eps);
         Self {
-            class_embedding: root.at("embeddings").tensor("class_embedding", [width], Initial::Normal(0.02)),
-            patch_embedding: Conv2d::with_bias(&root.at("embeddings.patch_embedding"), channels, window, Bias::Without),
-            position_embedding: Embedding::new(&root.at("embeddings.position_embedding"), n_patches + 1, width),
+            class_embedding: root.at("embeddings").tensor(
+                "class_embedding",
+                [width],
+                Initial::Normal(0.02),
+            ),
+            patch_embedding: Conv2d::with_bias(
+                &root.at("embeddings.patch_embedding"),
+                channels,
+                window,
+                Bias::Without,
+            ),
+            position_embedding: Embedding::new(
+                &root.at("embeddings.position_embedding"),
+                n_patches + 1,
+                width,
+            ),
             pre_layer_norm: norm("pre_layrnorm"),
             encoder: Encoder::new(&root.at("encoder"), tower),
             post_layer_norm: norm("post_layernorm"),

@@ -104,7 +104,12 @@ impl BasicTransformerBlock {
             norm1: LayerNorm::new(&builder.at("norm1"), width, 1e-5),
             attn1: Attention::new(&builder.at("attn1"), [width, width], heads, Bias::Without),
             norm2: LayerNorm::new(&builder.at("norm2"), width, 1e-5),
-            attn2: Attention::new(&builder.at("attn2"), [width, context_width], heads, Bias::Without),
+            attn2: Attention::new(
+                &builder.at("attn2"),
+                [width, context_width],
+                heads,
+                Bias::Without,
+            ),
             norm3: LayerNorm::new(&builder.at("norm3"), width, 1e-5),
             ff: FeedForward::new(&builder.at("ff"), width),
         }

@@ -43,7 +43,14 @@ impl DownBlock {
         let n_in = |index| if index == 0 { place.n_in } else { place.n_out };
         Self {
             resnets: (0..place.n_layers)
-                .map(|i| ResnetBlock2D::new(&builder.at(format!("resnets.{i}")), n_in(i), place.n_out, resnet))
+                .map(|i| {
+                    ResnetBlock2D::new(
+                        &builder.at(format!("resnets.{i}")),
+                        n_in(i),
+                        place.n_out,
+                        resnet,
+                    )
+                })
                 .collect(),
             attentions: transformers(builder, place.n_layers, place.n_out, transformer),
             downsamplers: place
@@ -55,7 +62,12 @@ impl DownBlock {
     }
 
     /// Appends every feature map that the way up will need to `skips`.
-    pub(crate) fn forward(&self, x: Tensor<4>, given: &Conditions<'_>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<4>,
+        given: &Conditions<'_>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         let mut hidden = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
             hidden = resnet.forward(hidden, Some(given.activated_time));
@@ -90,7 +102,14 @@ impl MidBlock {
         Self {
             attentions: transformers(builder, 1, channels, Some(transformer)),
             resnets: (0..2)
-                .map(|i| ResnetBlock2D::new(&builder.at(format!("resnets.{i}")), channels, channels, resnet))
+                .map(|i| {
+                    ResnetBlock2D::new(
+                        &builder.at(format!("resnets.{i}")),
+                        channels,
+                        channels,
+                        resnet,
+                    )
+                })
                 .collect(),
         }
     }
@@ -128,7 +147,14 @@ impl UpBlock {
         };
         Self {
             resnets: (0..place.n_layers)
-                .map(|i| ResnetBlock2D::new(&builder.at(format!("resnets.{i}")), width(i), place.n_out, resnet))
+                .map(|i| {
+                    ResnetBlock2D::new(
+                        &builder.at(format!("resnets.{i}")),
+                        width(i),
+                        place.n_out,
+                        resnet,
+                    )
+                })
                 .collect(),
             attentions: transformers(builder, place.n_layers, place.n_out, transformer),
             upsamplers: place
@@ -140,7 +166,12 @@ impl UpBlock {
     }
 
     /// Takes one feature map from `skips` per resnet, last first.
-    pub(crate) fn forward(&self, x: Tensor<4>, given: &Conditions<'_>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<4>,
+        given: &Conditions<'_>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         let mut hidden = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
             if let Some(skip) = skips.pop() {
@@ -166,6 +197,8 @@ fn transformers(
 ) -> Vec<Transformer2DModel> {
     let Some(style) = style else { return Vec::new() };
     (0..n_layers)
-        .map(|index| Transformer2DModel::new(&builder.at(format!("attentions.{index}")), channels, style))
+        .map(|index| {
+            Transformer2DModel::new(&builder.at(format!("attentions.{index}")), channels, style)
+        })
         .collect()
 }

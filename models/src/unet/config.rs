@@ -101,7 +101,11 @@ impl UNetConfig {
         };
         for level in &config.levels {
             if !level.channels.is_multiple_of(config.norm_groups) {
-                return Err(fields.error("norm_num_groups", config.norm_groups, "a divisor of every block's channels"));
+                return Err(fields.error(
+                    "norm_num_groups",
+                    config.norm_groups,
+                    "a divisor of every block's channels",
+                ));
             }
         }
         fields.finish()?;
@@ -141,15 +145,29 @@ fn levels(fields: &mut Fields<'_>, widths: &[usize]) -> Result<Vec<Level>, Model
     let depths = fields.levels("transformer_layers_per_block", 1, n_levels)?;
     if down.len() != n_levels || up.len() != n_levels {
         let found = format!("{} down and {} up blocks", down.len(), up.len());
-        return Err(fields.error("down_block_types", found, &format!("{n_levels}, as many as block_out_channels")));
+        return Err(fields.error(
+            "down_block_types",
+            found,
+            &format!("{n_levels}, as many as block_out_channels"),
+        ));
     }
     let mut levels = Vec::with_capacity(n_levels);
     for (index, &channels) in widths.iter().enumerate() {
-        let down_attends = attends(fields, "down_block_types", &down[index], ["CrossAttnDownBlock2D", "DownBlock2D"])?;
+        let down_attends = attends(
+            fields,
+            "down_block_types",
+            &down[index],
+            ["CrossAttnDownBlock2D", "DownBlock2D"],
+        )?;
         let up_name = &up[n_levels - 1 - index];
-        let up_attends = attends(fields, "up_block_types", up_name, ["CrossAttnUpBlock2D", "UpBlock2D"])?;
+        let up_attends =
+            attends(fields, "up_block_types", up_name, ["CrossAttnUpBlock2D", "UpBlock2D"])?;
         if !channels.is_multiple_of(heads[index]) {
-            return Err(fields.error("attention_head_dim", heads[index], &format!("a divisor of {channels} channels")));
+            return Err(fields.error(
+                "attention_head_dim",
+                heads[index],
+                &format!("a divisor of {channels} channels"),
+            ));
         }
         levels.push(Level {
             channels,
@@ -161,7 +179,12 @@ fn levels(fields: &mut Fields<'_>, widths: &[usize]) -> Result<Vec<Level>, Model
     Ok(levels)
 }
 
-fn attends(fields: &Fields<'_>, field: &str, name: &str, [with, without]: [&str; 2]) -> Result<bool, ModelError> {
+fn attends(
+    fields: &Fields<'_>,
+    field: &str,
+    name: &str,
+    [with, without]: [&str; 2],
+) -> Result<bool, ModelError> {
     match name {
         _ if name == with => Ok(true),
         _ if name == without => Ok(false),
@@ -203,9 +226,17 @@ fn refuse_unsupported(fields: &mut Fields<'_>) -> Result<(), ModelError> {
     fields.only("dropout", &[json!(0)])?;
     fields.only("addition_embed_type_num_heads", &[json!(64)])?;
     for field in [
-        "class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type", "time_embedding_dim",
-        "time_embedding_act_fn", "timestep_post_act", "time_cond_proj_dim", "cross_attention_norm",
-        "mid_block_only_cross_attention", "reverse_transformer_layers_per_block",
+        "class_embed_type",
+        "num_class_embeds",
+        "encoder_hid_dim",
+        "encoder_hid_dim_type",
+        "time_embedding_dim",
+        "time_embedding_act_fn",
+        "timestep_post_act",
+        "time_cond_proj_dim",
+        "cross_attention_norm",
+        "mid_block_only_cross_attention",
+        "reverse_transformer_layers_per_block",
     ] {
         fields.only(field, &[json!(false)])?;
     }

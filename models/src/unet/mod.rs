@@ -8,7 +8,9 @@ mod time;
 
 pub use config::{Halves, Level, TextTime, UNetConfig};
 
-pub(crate) use attention::{Attention, join_heads, map_from_positions, positions_from_map, split_heads};
+pub(crate) use attention::{
+    Attention, join_heads, map_from_positions, positions_from_map, split_heads,
+};
 pub(crate) use resnet::{Downsample2D, ResnetBlock2D, ResnetStyle, Upsample2D};
 
 use attention::TransformerStyle;
@@ -73,7 +75,12 @@ impl UNet2DConditionModel {
             down_blocks: down_blocks(builder, config),
             mid_block: mid_block(builder, config),
             up_blocks: up_blocks(builder, config),
-            conv_norm_out: GroupNorm::new(&builder.at("conv_norm_out"), config.norm_groups, top, config.norm_eps),
+            conv_norm_out: GroupNorm::new(
+                &builder.at("conv_norm_out"),
+                config.norm_groups,
+                top,
+                config.norm_eps,
+            ),
             conv_out: Conv2d::new(&builder.at("conv_out"), top, config.out_channels, Window::THREE),
             config: config.clone(),
         }
@@ -149,7 +156,11 @@ impl UNet2DConditionModel {
     fn check_size(&self, noisy: &Tensor<4>) -> Result<(), ModelError> {
         let [_, _, height, width] = noisy.dims();
         let multiple = self.config.side_multiple();
-        if height.is_multiple_of(multiple) && width.is_multiple_of(multiple) && height > 0 && width > 0 {
+        if height.is_multiple_of(multiple)
+            && width.is_multiple_of(multiple)
+            && height > 0
+            && width > 0
+        {
             return Ok(());
         }
         Err(ModelError::Size { found: [height, width], multiple })
@@ -157,7 +168,11 @@ impl UNet2DConditionModel {
 }
 
 fn resnet_style(config: &UNetConfig) -> ResnetStyle {
-    ResnetStyle { groups: config.norm_groups, eps: config.norm_eps, time_width: Some(config.time_width()) }
+    ResnetStyle {
+        groups: config.norm_groups,
+        eps: config.norm_eps,
+        time_width: Some(config.time_width()),
+    }
 }
 
 fn transformer_style(config: &UNetConfig, heads: usize, depth: usize) -> TransformerStyle {
@@ -174,10 +189,20 @@ fn down_blocks(builder: &Builder<'_>, config: &UNetConfig) -> Vec<DownBlock> {
     let last = config.levels.len() - 1;
     let block = |(index, level): (usize, &Level)| {
         let n_in = config.levels[index.saturating_sub(1)].channels;
-        let place =
-            Place { n_in, n_out: level.channels, n_layers: config.layers_per_block, resamples: index < last };
-        let transformer = level.down_heads.map(|heads| transformer_style(config, heads, level.depth));
-        DownBlock::new(&builder.at(format!("down_blocks.{index}")), place, resnet_style(config), transformer)
+        let place = Place {
+            n_in,
+            n_out: level.channels,
+            n_layers: config.layers_per_block,
+            resamples: index < last,
+        };
+        let transformer =
+            level.down_heads.map(|heads| transformer_style(config, heads, level.depth));
+        DownBlock::new(
+            &builder.at(format!("down_blocks.{index}")),
+            place,
+            resnet_style(config),
+            transformer,
+        )
     };
     config.levels.iter().enumerate().map(block).collect()
 }
@@ -200,7 +225,13 @@ fn up_blocks(builder: &Builder<'_>, config: &UNetConfig) -> Vec<UpBlock> {
         };
         let n_below = config.levels[level_idx.saturating_sub(1)].channels;
         let transformer = level.up_heads.map(|heads| transformer_style(config, heads, level.depth));
-        UpBlock::new(&builder.at(format!("up_blocks.{index}")), place, n_below, resnet_style(config), transformer)
+        UpBlock::new(
+            &builder.at(format!("up_blocks.{index}")),
+            place,
+            n_below,
+            resnet_style(config),
+            transformer,
+        )
     };
     (0..=last).rev().enumerate().map(block).collect()
 }

@@ -38,7 +38,12 @@ pub(crate) struct ResnetStyle {
 }
 
 impl ResnetBlock2D {
-    pub(crate) fn new(builder: &Builder<'_>, n_in: usize, n_out: usize, style: ResnetStyle) -> Self {
+    pub(crate) fn new(
+        builder: &Builder<'_>,
+        n_in: usize,
+        n_out: usize,
+        style: ResnetStyle,
+    ) -> Self {
         let time = |width| Linear::new(&builder.at("time_emb_proj"), width, n_out, Bias::With);
         Self {
             norm1: GroupNorm::new(&builder.at("norm1"), style.groups, n_in, style.eps),
@@ -80,13 +85,19 @@ impl Downsample2D {
     /// The UNet's: one zero on every side.
     pub(crate) fn symmetric(builder: &Builder<'_>, channels: usize) -> Self {
         let window = Window { kernel: 3, stride: 2, padding: 1 };
-        Self { conv: Conv2d::new(&builder.at("conv"), channels, channels, window), pad_bottom_right: false }
+        Self {
+            conv: Conv2d::new(&builder.at("conv"), channels, channels, window),
+            pad_bottom_right: false,
+        }
     }
 
     /// The VAE encoder's: one zero on the right and at the bottom.
     pub(crate) fn asymmetric(builder: &Builder<'_>, channels: usize) -> Self {
         let window = Window { kernel: 3, stride: 2, padding: 0 };
-        Self { conv: Conv2d::new(&builder.at("conv"), channels, channels, window), pad_bottom_right: true }
+        Self {
+            conv: Conv2d::new(&builder.at("conv"), channels, channels, window),
+            pad_bottom_right: true,
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {

@@ -21,7 +21,8 @@ pub(crate) fn sinusoids(values: Tensor<1>, width: usize, halves: Halves, shift: 
     let frequencies: Vec<f32> = (0..half)
         .map(|index| (-(10_000f32.ln()) * index as f32 / (half as f32 - shift as f32)).exp())
         .collect();
-    let frequencies = Tensor::<2>::from_data(TensorData::new(frequencies, [1, half]), (&device, DType::F32));
+    let frequencies =
+        Tensor::<2>::from_data(TensorData::new(frequencies, [1, half]), (&device, DType::F32));
     let angles = values.unsqueeze_dim::<2>(1).mul(frequencies);
     let (sine, cosine) = (angles.clone().sin(), angles.cos());
     let parts = match halves {

@@ -64,8 +64,16 @@ impl VaeConfig {
             mid_attention: fields.switch("mid_block_add_attention")?.unwrap_or(true),
             block_out_channels,
         };
-        if let Some(width) = config.block_out_channels.iter().find(|&&width| !width.is_multiple_of(config.norm_groups)) {
-            return Err(fields.error("norm_num_groups", config.norm_groups, &format!("a divisor of {width} channels")));
+        if let Some(width) = config
+            .block_out_channels
+            .iter()
+            .find(|&&width| !width.is_multiple_of(config.norm_groups))
+        {
+            return Err(fields.error(
+                "norm_num_groups",
+                config.norm_groups,
+                &format!("a divisor of {width} channels"),
+            ));
         }
         fields.finish()?;
         Ok(config)

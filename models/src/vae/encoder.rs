@@ -40,7 +40,8 @@ impl Encoder {
         let last = widths.len() - 1;
         let block = |index: usize| {
             let builder = builder.at(format!("down_blocks.{index}"));
-            let n_in = |layer| if layer == 0 { widths[index.saturating_sub(1)] } else { widths[index] };
+            let n_in =
+                |layer| if layer == 0 { widths[index.saturating_sub(1)] } else { widths[index] };
             let resnet = |layer| {
                 let builder = builder.at(format!("resnets.{layer}"));
                 ResnetBlock2D::new(&builder, n_in(layer), widths[index], resnet_style(config))
@@ -54,11 +55,26 @@ impl Encoder {
             }
         };
         Self {
-            conv_in: Conv2d::new(&builder.at("conv_in"), config.in_channels, widths[0], Window::THREE),
+            conv_in: Conv2d::new(
+                &builder.at("conv_in"),
+                config.in_channels,
+                widths[0],
+                Window::THREE,
+            ),
             down_blocks: (0..=last).map(block).collect(),
             mid_block: MidBlock::new(&builder.at("mid_block"), config),
-            conv_norm_out: GroupNorm::new(&builder.at("conv_norm_out"), config.norm_groups, widths[last], NORM_EPS),
-            conv_out: Conv2d::new(&builder.at("conv_out"), widths[last], 2 * config.latent_channels, Window::THREE),
+            conv_norm_out: GroupNorm::new(
+                &builder.at("conv_norm_out"),
+                config.norm_groups,
+                widths[last],
+                NORM_EPS,
+            ),
+            conv_out: Conv2d::new(
+                &builder.at("conv_out"),
+                widths[last],
+                2 * config.latent_channels,
+                Window::THREE,
+            ),
         }
     }
 

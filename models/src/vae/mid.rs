@@ -35,7 +35,12 @@ impl MidBlock {
     pub(super) fn new(builder: &Builder<'_>, config: &VaeConfig) -> Self {
         let channels = config.block_out_channels[config.block_out_channels.len() - 1];
         let attention = |builder: &Builder<'_>| MidAttention {
-            group_norm: GroupNorm::new(&builder.at("group_norm"), config.norm_groups, channels, NORM_EPS),
+            group_norm: GroupNorm::new(
+                &builder.at("group_norm"),
+                config.norm_groups,
+                channels,
+                NORM_EPS,
+            ),
             attention: Attention::new(builder, [channels, channels], 1, Bias::With),
         };
         let attentions = config.mid_attention.then(|| attention(&builder.at("attentions.0")));
@@ -43,7 +48,12 @@ impl MidBlock {
             attentions: attentions.into_iter().collect(),
             resnets: (0..2)
                 .map(|i| {
-                    ResnetBlock2D::new(&builder.at(format!("resnets.{i}")), channels, channels, resnet_style(config))
+                    ResnetBlock2D::new(
+                        &builder.at(format!("resnets.{i}")),
+                        channels,
+                        channels,
+                        resnet_style(config),
+                    )
                 })
                 .collect(),
         }

@@ -179,7 +179,9 @@ pub(super) fn half_precision(network: &mut dyn models::Network) -> Result<Tensor
         fn parameter(&mut self, path: &str, slot: &mut dyn models::Slot) {
             match host_values(slot.flat()) {
                 Ok(values) => {
-                    let host = HostTensor::from_f32(slot.shape(), values).to_f16();
+                    // The one scalar of CLIP has rank 0 in files; burn holds it as one value.
+                    let shape = if path == "logit_scale" { Vec::new() } else { slot.shape() };
+                    let host = HostTensor::from_f32(shape, values).to_f16();
                     self.tensors.insert(path.to_owned(), host);
                 }
                 Err(error) => {
