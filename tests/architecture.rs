@@ -10,17 +10,17 @@ use crate::world::root;
 /// Each crate, its sentence, and the crates of the workspace that it may depend on.
 const CRATES: [(&str, &str, &[&str]); 9] = [
     ("recipes", "Turns YAML into a typed, resolved, immutable `Recipe`.", &[]),
-    (
-        "diffusion",
-        "The mathematics of noising and denoising over a closure `denoise(x, t)`.",
-        &[],
-    ),
+    ("diffusion", "The mathematics of noising and denoising over a closure `denoise(x, t)`.", &[]),
     (
         "datasets",
         "Turns images and captions, found or rendered, into deterministic host batches.",
         &["recipes"],
     ),
-    ("checkpoints", "Reads and writes named tensors and their provenance, atomically.", &["recipes"]),
+    (
+        "checkpoints",
+        "Reads and writes named tensors and their provenance, atomically.",
+        &["recipes"],
+    ),
     (
         "models",
         "Builds the networks, attaches the adapter, owns the custom ops.",
@@ -101,7 +101,8 @@ fn test_only(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
             let Some(name) = name.strip_suffix(';') else { continue };
             let stem = path.file_stem().unwrap().to_string_lossy();
             let dir = path.parent().unwrap();
-            let dir = if stem == "mod" || stem == "lib" { dir.to_owned() } else { dir.join(&*stem) };
+            let dir =
+                if stem == "mod" || stem == "lib" { dir.to_owned() } else { dir.join(&*stem) };
             found.insert(dir.join(format!("{name}.rs")));
         }
     }
@@ -193,7 +194,8 @@ fn every_crate_opens_with_its_sentence() {
 
 #[test]
 fn diffusion_knows_no_file_and_draws_nothing() {
-    let outside = ["std::fs", "std::path", "fs_err", "draws", "Tensor::random", "thread_rng", "rand::"];
+    let outside =
+        ["std::fs", "std::path", "fs_err", "draws", "Tensor::random", "thread_rng", "rand::"];
     let sources: Vec<Source> =
         sources().into_iter().filter(|source| source.path.starts_with("diffusion/")).collect();
     for source in &sources {
@@ -241,9 +243,16 @@ fn only_checkpoints_writes_files() {
 #[test]
 fn the_recipe_is_named_only_where_a_whole_recipe_is_needed() {
     let allowed = [
-        "recipes/", "trainer/", "eval/", "cli/", "checkpoints/src/manifest.rs", "checkpoints/src/run_dir/",
+        "recipes/",
+        "trainer/",
+        "eval/",
+        "cli/",
+        "checkpoints/src/manifest.rs",
+        "checkpoints/src/run_dir/",
     ];
-    let names = |source: &Source| has_word(&source.code, "Recipe") || has_word(&source.code, "PretrainRecipe");
+    let names = |source: &Source| {
+        has_word(&source.code, "Recipe") || has_word(&source.code, "PretrainRecipe")
+    };
     for source in sources().iter().filter(|source| names(source)) {
         let is_allowed = allowed.iter().any(|start| source.path.starts_with(start))
             // The kind of an error that the cli maps to its exit code, not the recipe.
@@ -260,8 +269,11 @@ fn no_spec_has_a_default() {
             assert!(!line.contains("Spec"), "{line} in {}", source.path);
         }
         let lines: Vec<&str> = source.code.lines().collect();
-        for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("pub struct ")) {
-            let derives = lines[index.saturating_sub(3)..index].iter().any(|l| l.contains("Default"));
+        for (index, line) in
+            lines.iter().enumerate().filter(|(_, line)| line.contains("pub struct "))
+        {
+            let derives =
+                lines[index.saturating_sub(3)..index].iter().any(|l| l.contains("Default"));
             assert!(!(derives && line.contains("Spec ")), "{line} in {}", source.path);
         }
     }
@@ -269,14 +281,26 @@ fn no_spec_has_a_default() {
 
 #[test]
 fn only_models_ops_and_cli_name_a_backend() {
-    let backends = ["burn_flex", "burn_cubecl", "burn_cuda", "cubecl::", "burn::backend", "Flex>", "Device::cuda", "Device::flex"];
+    let backends = [
+        "burn_flex",
+        "burn_cubecl",
+        "burn_cuda",
+        "cubecl::",
+        "burn::backend",
+        "Flex>",
+        "Device::cuda",
+        "Device::flex",
+    ];
     expect_none(&backends, &["models/src/ops/", "cli/src/device.rs"]);
     expect_none(&["Device::default()", "Device::seed", "Tensor::random", "device.seed("], &[]);
 }
 
 #[test]
 fn nothing_is_global_and_no_order_is_arbitrary() {
-    expect_none(&["static mut", "lazy_static", "OnceLock", "LazyLock", "OnceCell", "thread_local!"], &[]);
+    expect_none(
+        &["static mut", "lazy_static", "OnceLock", "LazyLock", "OnceCell", "thread_local!"],
+        &[],
+    );
     expect_none(&["HashMap", "HashSet"], &[]);
     for source in sources() {
         for line in source.code.lines() {
@@ -292,7 +316,8 @@ fn unsafe_code_stands_where_it_is_listed() {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for source in sources() {
         let n_expected = source.code.matches("unsafe_code").count();
-        let n_blocks = source.code.matches("unsafe {").count() + source.code.matches("unsafe fn").count();
+        let n_blocks =
+            source.code.matches("unsafe {").count() + source.code.matches("unsafe fn").count();
         assert!(n_blocks == 0 || n_expected > 0, "{} has no expectation", source.path);
         if n_expected > 0 {
             counts.insert(source.path, n_expected);
@@ -310,7 +335,11 @@ fn files_are_short_and_have_names() {
         let n_lines = program_of(&source.text).lines().count();
         assert!(n_lines <= MAX_LINES, "{} has {n_lines} lines", source.path);
         let stem = Path::new(&source.path).file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(!["utils", "util", "common", "misc", "helpers"].contains(&stem.as_str()), "{}", source.path);
+        assert!(
+            !["utils", "util", "common", "misc", "helpers"].contains(&stem.as_str()),
+            "{}",
+            source.path
+        );
     }
 }
 
@@ -349,7 +378,13 @@ fn the_embedded_base_is_small() {
     fn size(dir: &Path) -> u64 {
         let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
         entries
-            .map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() })
+            .map(|entry| {
+                if entry.path().is_dir() {
+                    size(&entry.path())
+                } else {
+                    entry.metadata().unwrap().len()
+                }
+            })
             .sum()
     }
     let dir = root().join("checkpoints/postcards");

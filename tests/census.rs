@@ -27,7 +27,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() { copy(&source, &target) } else { std::fs::copy(&source, &target).map(|_| ()).unwrap() }
+        if source.is_dir() {
+            copy(&source, &target)
+        } else {
+            std::fs::copy(&source, &target).map(|_| ()).unwrap()
+        }
     }
 }
 
@@ -70,7 +74,10 @@ fn a_copied_run_counts_the_same_in_another_process() {
         world.run(&["census", &directory, "--device", "cpu"]).expect(0);
     }
     for file in ["census/census.json", "census/rows.csv", "census/manifest.json"] {
-        assert_eq!(std::fs::read(run.join(file)).unwrap(), std::fs::read(copied.join(file)).unwrap());
+        assert_eq!(
+            std::fs::read(run.join(file)).unwrap(),
+            std::fs::read(copied.join(file)).unwrap()
+        );
     }
     let page = std::fs::read(run.join("report/index.html")).unwrap();
     world.run(&["report", &run.display().to_string()]).expect(0);
@@ -97,7 +104,10 @@ fn an_interrupted_census_goes_on_and_gives_the_same_bytes() {
 #[test]
 fn exit_1_a_gate_that_fails_fails_again() {
     let world = World::new();
-    world.recipe(3, &format!("{CENSUS}gates: {{ new_share: {{ at_least: 0.999 }}, strict: true }}\n"));
+    world.recipe(
+        3,
+        &format!("{CENSUS}gates: {{ new_share: {{ at_least: 0.999 }}, strict: true }}\n"),
+    );
     let arguments = ["run", "tiny.yaml", "--runs", "r", "--device", "cpu"];
     world.run(&arguments).expect(1);
     world.run(&arguments).expect(1);

@@ -18,8 +18,18 @@ fn every_verb_of_the_issue_has_help() {
     let world = World::empty();
     let help = world.run(&["--help"]).expect(0).stdout;
     let verbs = [
-        "validate", "plan", "train", "resume", "census", "report", "run", "generate", "inspect",
-        "doctor", "schema", "completions",
+        "validate",
+        "plan",
+        "train",
+        "resume",
+        "census",
+        "report",
+        "run",
+        "generate",
+        "inspect",
+        "doctor",
+        "schema",
+        "completions",
     ];
     for verb in verbs {
         assert!(help.contains(&format!("  {verb} ")), "{verb}: {help}");
@@ -77,11 +87,16 @@ fn exit_76_a_training_that_diverges_names_the_batch_and_keeps_its_checkpoint() {
     let world = World::new();
     world.recipe(400, "");
     let sets = [
-        "--set", "adapter={full: {targets: [\"unet.**\"]}}",
-        "--set", "fit.optimizer.adamw.learning_rate=1.0",
-        "--set", "fit.clip_norm=1.0e6",
-        "--set", "fit.schedule=constant",
-        "--set", "fit.save_every=1",
+        "--set",
+        "adapter={full: {targets: [\"unet.**\"]}}",
+        "--set",
+        "fit.optimizer.adamw.learning_rate=1.0",
+        "--set",
+        "fit.clip_norm=1.0e6",
+        "--set",
+        "fit.schedule=constant",
+        "--set",
+        "fit.save_every=1",
     ];
     let mut arguments = vec!["train", "tiny.yaml", "--runs", "r", "--device", "cpu"];
     arguments.extend(sets);
@@ -123,9 +138,17 @@ fn a_run_directory_tells_all_of_itself() {
     world.run(&["train", "tiny.yaml", "--runs", "r", "--device", "cpu"]).expect(0);
     let run = world.only_run("r");
     for file in [
-        "recipe.resolved.yaml", "attempts.jsonl", "heartbeat.json", "metrics.jsonl", "energy.jsonl",
-        "DONE.json", "manifest.json", "adapter.safetensors", "postflight.json",
-        "previews/step-00000000.png", "previews/step-00000004.png",
+        "recipe.resolved.yaml",
+        "attempts.jsonl",
+        "heartbeat.json",
+        "metrics.jsonl",
+        "energy.jsonl",
+        "DONE.json",
+        "manifest.json",
+        "adapter.safetensors",
+        "postflight.json",
+        "previews/step-00000000.png",
+        "previews/step-00000004.png",
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }

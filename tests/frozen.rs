@@ -36,8 +36,7 @@ fn bits(base: &mut Base) -> BTreeMap<String, Vec<u32>> {
 pub(crate) fn fit(world: &World, recipe: &Recipe, base: &Base, runs: &str) -> (RunDir, Fitted) {
     let base_folder = ModelFolder::open(&world.path("base")).unwrap();
     let dataset = datasets::open(&recipe.dataset).unwrap();
-    let fingerprint =
-        recipes::fingerprint(recipe, &base_folder.sha256().unwrap(), &dataset.sha256);
+    let fingerprint = recipes::fingerprint(recipe, &base_folder.sha256().unwrap(), &dataset.sha256);
     let attempt = Attempt {
         id: "0001".to_owned(),
         host: "test".to_owned(),

@@ -10,7 +10,8 @@ const MEAN_TOLERANCE: f64 = 2.0;
 fn draw(world: &World, device: &str) -> RgbImage {
     let out = format!("{}.png", device.replace(':', "-"));
     let arguments = [
-        "generate", "--base", "base", "--steps", "4", "--seed", "3", "--device", device, "--out", &out,
+        "generate", "--base", "base", "--steps", "4", "--seed", "3", "--device", device, "--out",
+        &out,
     ];
     world.run(&arguments).expect(0);
     image::open(world.path(&out)).unwrap().into_rgb8()

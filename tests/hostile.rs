@@ -16,7 +16,11 @@ fn tensors(world: &World, name: &str, header: &str, n_data: usize) -> String {
 
 fn refused(ended: Ended, code: i32, name: &str) -> String {
     let ended = ended.expect(code);
-    assert!(ended.stderr.starts_with("error: ") || ended.stderr.contains("\nerror: "), "{}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("error: ") || ended.stderr.contains("\nerror: "),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains(name), "`{name}` is not named: {}", ended.stderr);
     assert!(!ended.stderr.contains("internal error"), "{}", ended.stderr);
     ended.stderr
@@ -151,7 +155,8 @@ fn empty_and_missing_folders_are_named() {
     let set = |folder: &str| format!("dataset.dreambooth.instance.images={folder}");
     std::fs::create_dir(world.path("nothing")).unwrap();
     for (folder, words) in [("nothing", "found none"), ("absent", "expected a folder")] {
-        let told = refused(world.run(&["validate", "tiny.yaml", "--set", &set(folder)]), 65, folder);
+        let told =
+            refused(world.run(&["validate", "tiny.yaml", "--set", &set(folder)]), 65, folder);
         assert!(told.contains(words), "{told}");
     }
 }
@@ -162,7 +167,7 @@ fn yaml_bombs_end_quickly_and_say_why() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..20 {
         let below = format!("*a{}", level - 1);
-        laughs += &format!("a{level}: &a{level} [{}]\n", vec![below; 9].join(", "));
+        laughs.push_str(&format!("a{level}: &a{level} [{}]\n", vec![below; 9].join(", ")));
     }
     world.write("laughs.yaml", &laughs);
     refused(world.run(&["validate", "laughs.yaml"]), 64, "laughs.yaml");

@@ -1,7 +1,7 @@
 //! The loss of a tiny base falls by a stated share in 60 steps.
 
-use models::Device;
 use checkpoints::folder::ModelFolder;
+use models::Device;
 
 use crate::frozen::{fit, recipe};
 use crate::world::World;

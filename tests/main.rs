@@ -4,7 +4,6 @@
 //! 50,000 random values in the files of a real base, so that nothing here waits for a training.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "a test ends at the first surprise, and stands outside the program's own rules"

@@ -49,7 +49,8 @@ fn check(name: &str, flags: &[&str]) {
     ];
     arguments.extend(flags);
     world.run(&arguments).expect(0);
-    let (found, expected) = (picture(&world.path("out.png")), picture(&case.join(format!("{name}.png"))));
+    let (found, expected) =
+        (picture(&world.path("out.png")), picture(&case.join(format!("{name}.png"))));
     assert_eq!(found.dimensions(), expected.dimensions());
     let differences = found.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b));
     let largest = differences.max().unwrap();

@@ -62,7 +62,11 @@ fn headers_name_the_schema_and_the_command() {
         let lines: Vec<&str> = text.lines().collect();
         let name = shown(&path);
         assert!(lines[0].starts_with("# yaml-language-server: $schema="), "{name}");
-        assert!(lines[2].starts_with("#   populate ") && lines[2].ends_with(&name), "{name}: {}", lines[2]);
+        assert!(
+            lines[2].starts_with("#   populate ") && lines[2].ends_with(&name),
+            "{name}: {}",
+            lines[2]
+        );
         assert!(lines.len() <= MAX_LINES, "{name} has {} lines", lines.len());
     }
 }

@@ -71,9 +71,15 @@ fn asked_to_stop_a_run_commits_and_resumes_to_the_same_bytes() {
 fn the_last_line_says_how_to_go_on() {
     let world = World::new();
     world.recipe(STEPS, "");
-    let mut program = UnderWay::start(
-        world.command(&["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"]),
-    );
+    let mut program = UnderWay::start(world.command(&[
+        "train",
+        "tiny.yaml",
+        "--runs",
+        "r",
+        "--device",
+        "cpu",
+        "--json",
+    ]));
     assert!(program.read_until(|record| is_step(record, 2)));
     program.signal("TERM");
     let mut last = None;

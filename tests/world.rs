@@ -95,8 +95,10 @@ fit:
 
     /// The only run below `runs`.
     pub(crate) fn only_run(&self, runs: &str) -> PathBuf {
-        let mut dirs: Vec<PathBuf> =
-            std::fs::read_dir(self.path(runs)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut dirs: Vec<PathBuf> = std::fs::read_dir(self.path(runs))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         assert_eq!(dirs.len(), 1, "{dirs:?}");
         dirs.remove(0)
     }
@@ -116,7 +118,11 @@ pub(crate) struct Ended {
 impl Ended {
     fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Self {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
     }
 
     /// Fails the test unless the exit code is `code`.

@@ -42,7 +42,8 @@ fn changing(adapter: &Adapter) -> Adapter {
     let mut adapter = adapter.clone();
     for factors in adapter.modules.values_mut() {
         let n_values = factors.up.len();
-        factors.up = checkpoints::HostTensor::from_f32(factors.up.shape.clone(), vec![0.1; n_values]);
+        factors.up =
+            checkpoints::HostTensor::from_f32(factors.up.shape.clone(), vec![0.1; n_values]);
     }
     adapter
 }

@@ -238,9 +238,13 @@ pub(crate) struct InspectArguments {
 /// What to check.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DoctorArguments {
-    /// Measure the embedded base instead: minutes on a processor.
-    #[arg(long, conflicts_with = "heartbeat")]
-    pub(crate) base: bool,
+    /// Measure the embedded base, or one in another folder, instead: minutes on a processor.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "heartbeat")]
+    pub(crate) base: Option<Option<PathBuf>>,
+    /// Write the measured figures into this Markdown file, between `<!-- figures -->` and
+    /// `<!-- /figures -->`.
+    #[arg(long, value_name = "FILE", requires = "base")]
+    pub(crate) model_card: Option<PathBuf>,
     /// Check only that the run in this directory is alive.
     #[arg(long, value_name = "RUN_DIR")]
     pub(crate) heartbeat: Option<PathBuf>,
@@ -305,7 +309,9 @@ mod tests {
 
     #[test]
     fn flags_of_the_place_may_stand_behind_the_verb() {
-        let parsed = Arguments::try_parse_from(["populate", "plan", "r.yaml", "--json", "--device", "cuda:1"]);
+        let parsed = Arguments::try_parse_from([
+            "populate", "plan", "r.yaml", "--json", "--device", "cuda:1",
+        ]);
         let place = parsed.map(|arguments| arguments.place);
         assert!(place.is_ok_and(|place| place.json && place.device == DeviceChoice::Cuda(1)));
     }

@@ -185,9 +185,10 @@ pub(crate) fn check_compiler() -> Result<(), DeviceError> {
         (Some(header), _) => header,
         (None, true) => "the library `libnvrtc` is not found".to_owned(),
     };
-    let remedy = "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime and \
+    let remedy =
+        "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime and \
                   nvidia-cuda-cccl, and set CUDA_PATH to the folder that holds `include`"
-        .to_owned();
+            .to_owned();
     Err(DeviceError::Misconfigured { missing, remedy })
 }
 
@@ -206,10 +207,15 @@ fn missing_header(root: Option<&Path>) -> Option<String> {
 pub(crate) fn find_nvrtc(root: Option<&Path>) -> Option<PathBuf> {
     let mut folders = environment::library_paths();
     if let Some(root) = root {
-        folders.extend([root.join("lib64"), root.join("lib"), root.join("targets/x86_64-linux/lib")]);
+        folders.extend([
+            root.join("lib64"),
+            root.join("lib"),
+            root.join("targets/x86_64-linux/lib"),
+        ]);
     }
     folders.extend(
-        ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"].map(PathBuf::from),
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"]
+            .map(PathBuf::from),
     );
     let is_nvrtc = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libnvrtc.so"))

@@ -58,10 +58,8 @@ pub(crate) fn json(error: &JobError) -> Value {
 pub(crate) fn headline(message: &str) -> Vec<Line> {
     let mut rest = message.lines();
     let first = rest.next().unwrap_or_default();
-    let mut lines = vec![vec![
-        (Paint::Error, "error".to_owned()),
-        (Paint::Strong, format!(": {first}")),
-    ]];
+    let mut lines =
+        vec![vec![(Paint::Error, "error".to_owned()), (Paint::Strong, format!(": {first}"))]];
     lines.extend(rest.map(|line| vec![(Paint::Plain, line.to_owned())]));
     lines
 }
@@ -97,8 +95,7 @@ fn problem_json(problem: &Problem) -> Value {
 /// Where a mistake stands: position, line, carets, message, advice.
 fn place(recipe: &RecipeError, text: &str, problem: &Problem) -> Vec<Line> {
     let position = format!("{}:{}:{}", recipe.title(), problem.line, problem.column);
-    let mut lines =
-        vec![vec![(Paint::Plain, "  --> ".to_owned()), (Paint::Place, position)]];
+    let mut lines = vec![vec![(Paint::Plain, "  --> ".to_owned()), (Paint::Place, position)]];
     let number = problem.line.to_string();
     let index = usize::try_from(problem.line).unwrap_or(0).wrapping_sub(1);
     let Some(source) = text.lines().nth(index) else {
@@ -159,7 +156,10 @@ mod tests {
         let text = "name: a\nfit:\n  stpes: 3\n";
         let error = recipes::load_text(Path::new("a.yaml"), text, &[]).unwrap_err();
         let shown = text_of(&JobError::Recipe(error));
-        assert!(shown.starts_with("error: recipe `a.yaml` has 1 problem\n  --> a.yaml:3:3\n"), "{shown}");
+        assert!(
+            shown.starts_with("error: recipe `a.yaml` has 1 problem\n  --> a.yaml:3:3\n"),
+            "{shown}"
+        );
         assert!(shown.contains("3 |   stpes: 3\n  |   ^"), "{shown}");
         assert!(shown.contains("did you mean `steps`?"), "{shown}");
         assert!(shown.ends_with("checks a recipe without loading a model"), "{shown}");
@@ -179,19 +179,16 @@ mod tests {
         let error = recipes::load(Path::new("/nonexistent.yaml"), &[]).unwrap_err();
         let error = JobError::Recipe(error);
         let shown = text_of(&error);
-        assert!(shown.starts_with("error: recipe `/nonexistent.yaml` could not be read\n  cause: "));
+        assert!(
+            shown.starts_with("error: recipe `/nonexistent.yaml` could not be read\n  cause: ")
+        );
         assert_eq!(json(&error)["exit_code"], 64);
     }
 
     #[test]
     fn hostile_positions_do_not_break_the_layout() {
-        let problem = Problem {
-            line: 1,
-            column: 999,
-            span: 3..9999,
-            message: "m".to_owned(),
-            hint: None,
-        };
+        let problem =
+            Problem { line: 1, column: 999, span: 3..9999, message: "m".to_owned(), hint: None };
         assert_eq!(caret_column("abc", &problem), 3);
         assert_eq!(caret_count("abc", "abc", &problem), 1);
     }

@@ -68,7 +68,10 @@ pub(crate) const fn sampler_kind(spec: &SamplerSpec) -> SamplerKind {
 /// # Errors
 ///
 /// [`JobError::Checkpoint`] naming field and value.
-pub(crate) fn scheduler_config(file: &Value, kind: SamplerKind) -> Result<SchedulerConfig, JobError> {
+pub(crate) fn scheduler_config(
+    file: &Value,
+    kind: SamplerKind,
+) -> Result<SchedulerConfig, JobError> {
     let config: SchedulerConfig = serde_json::from_value(file.clone()).map_err(|source| {
         let path = "scheduler/scheduler_config.json".into();
         checkpoints::CheckpointError::Json { path, source }
@@ -115,7 +118,8 @@ pub(crate) fn draw(
         let start = tensor_from_host(values, shape, &base.device);
         let mut noise = |step_idx: usize| {
             let of_start = |start: &Start| {
-                let mut stream = draws::stream(start.seed, step_idx as u64, 0, Purpose::SamplerStep);
+                let mut stream =
+                    draws::stream(start.seed, step_idx as u64, 0, Purpose::SamplerStep);
                 draws::normals(&mut stream, channels * height * width)
             };
             tensor_from_host(batch.iter().flat_map(of_start).collect(), shape, &base.device)

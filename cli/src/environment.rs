@@ -19,7 +19,9 @@ pub(crate) enum ColorWish {
 /// Reads one variable; an empty one counts as absent.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|v| !v.is_empty())
+    std::env::var_os(name)
+        .map(|value| value.to_string_lossy().into_owned())
+        .filter(|v| !v.is_empty())
 }
 
 /// `NO_COLOR`, `CLICOLOR_FORCE`, `TERM`.

@@ -131,7 +131,11 @@ pub(crate) fn from_panic(message: &str) -> Exit {
         "device lost",
         "cuda_error",
     ];
-    if of_device.iter().any(|words| message.contains(words)) { Exit::Unavailable } else { Exit::Bug }
+    if of_device.iter().any(|words| message.contains(words)) {
+        Exit::Unavailable
+    } else {
+        Exit::Bug
+    }
 }
 
 #[cfg(test)]

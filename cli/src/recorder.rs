@@ -170,8 +170,9 @@ impl<'a> Recorder<'a> {
     fn stepped(&mut self, record: &StepRecord) -> Result<(), JobError> {
         self.step = record.step;
         self.last_loss = Some(record.loss);
-        let shown =
-            self.shown_loss.map_or(record.loss, |old| LOSS_MEMORY * old + (1.0 - LOSS_MEMORY) * record.loss);
+        let shown = self
+            .shown_loss
+            .map_or(record.loss, |old| LOSS_MEMORY * old + (1.0 - LOSS_MEMORY) * record.loss);
         self.shown_loss = Some(shown);
         let tick = Tick {
             phase: "train",

@@ -85,7 +85,11 @@ impl StopRequests {
             return Reaction::Stop;
         }
         let first_interrupt = *noted.first_interrupt.get_or_insert(now);
-        if now.duration_since(first_interrupt) >= ECHO { Reaction::LeaveNow } else { Reaction::Stop }
+        if now.duration_since(first_interrupt) >= ECHO {
+            Reaction::LeaveNow
+        } else {
+            Reaction::Stop
+        }
     }
 }
 

@@ -32,7 +32,8 @@ impl Spent {
     /// What earlier attempts recorded.
     pub(crate) fn read(folder: &RunFolder) -> Result<Self, CheckpointError> {
         let records = folder.journal(JOURNAL)?;
-        let known = records.into_iter().rev().find_map(|record| serde_json::from_value(record).ok());
+        let known =
+            records.into_iter().rev().find_map(|record| serde_json::from_value(record).ok());
         Ok(known.unwrap_or_default())
     }
 }

@@ -1,16 +1,18 @@
 //! What several verbs open: the base, the pictures, the run that a recipe names.
 
+use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 
 use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::{RunFolder, run_id};
-use datasets::Dataset;
+use datasets::{Dataset, Warning};
 use models::adapter::{self, Exchanged};
 use models::{Base, Device};
 use recipes::{BaseSpec, Loaded, Recipe};
 
 use crate::environment;
 use crate::error::JobError;
+use crate::terminal::Terminal;
 
 /// A recipe with what it names, opened and hashed; no weight is on a device yet.
 #[derive(Debug)]
@@ -90,11 +92,7 @@ pub(crate) fn recipe_of_run(folder: &RunFolder) -> Result<Box<Recipe>, JobError>
 }
 
 /// The run that a path means: the run directory itself, or that of the recipe in a file.
-pub(crate) fn run_folder(
-    path: &Path,
-    sets: &[String],
-    runs: &Path,
-) -> Result<RunFolder, JobError> {
+pub(crate) fn run_folder(path: &Path, sets: &[String], runs: &Path) -> Result<RunFolder, JobError> {
     if path.is_dir() {
         return Ok(RunFolder::open(path)?);
     }
@@ -115,6 +113,27 @@ pub(crate) fn read_adapter(path: &Path, base: &Base) -> Result<Exchanged, JobErr
     let layers = adapter::base_layers(base);
     let map = adapter::key_map(&layers, base.unet.config())?;
     Ok(adapter::adapter_from_file(path, &layers, &map)?)
+}
+
+/// Says what is odd about pictures: each kind of oddness a few times, then how often more.
+pub(crate) fn warn_of(dataset: &Dataset, terminal: &Terminal) {
+    const SHOWN: usize = 3;
+    let mut counts: Vec<(Discriminant<Warning>, usize)> = Vec::new();
+    for warning in &dataset.warnings {
+        let kind = discriminant(warning);
+        let place = counts.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
+            counts.push((kind, 0));
+            counts.len() - 1
+        });
+        counts[place].1 += 1;
+        if counts[place].1 <= SHOWN {
+            terminal.warn(&warning.to_string());
+        }
+    }
+    let n_more: usize = counts.iter().map(|(_, count)| count.saturating_sub(SHOWN)).sum();
+    if n_more > 0 {
+        terminal.warn(&format!("{n_more} more of the same kinds"));
+    }
 }
 
 /// A word as a shell reads it back.

@@ -56,7 +56,13 @@ impl Colors {
         match wish {
             ColorWish::Always => Self::On,
             ColorWish::Never => Self::Off,
-            ColorWish::Auto => if stream.is_terminal() { Self::On } else { Self::Off },
+            ColorWish::Auto => {
+                if stream.is_terminal() {
+                    Self::On
+                } else {
+                    Self::Off
+                }
+            }
         }
     }
 }
@@ -122,7 +128,10 @@ impl Terminal {
 
     /// Says a warning.
     pub(crate) fn warn(&self, text: &str) {
-        self.say_line(&[(Paint::Warning, "warning".to_owned()), (Paint::Plain, format!(": {text}"))]);
+        self.say_line(&[
+            (Paint::Warning, "warning".to_owned()),
+            (Paint::Plain, format!(": {text}")),
+        ]);
     }
 
     /// The first failure of standard output that is not a closed pipe: a result is incomplete.

@@ -35,8 +35,7 @@ pub(crate) fn captions(index: &Index, spec: &CaptionedSpec) -> Result<Captions, 
     for (picture, found) in index.pictures.iter().zip(found) {
         let raw = match (found, spec.missing_caption) {
             (Found::Text(raw), _) => raw,
-            (Found::Broken, _) => String::new(),
-            (Found::Nothing, MissingCaption::Empty) => String::new(),
+            (Found::Broken, _) | (Found::Nothing, MissingCaption::Empty) => String::new(),
             (Found::Nothing, MissingCaption::Class) => class_caption(spec),
             (Found::Nothing, MissingCaption::Error) => {
                 captions.problem(&picture.path, ProblemKind::CaptionMissing);

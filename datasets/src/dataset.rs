@@ -198,18 +198,21 @@ impl Opened {
             .collect();
         for (picture, checked) in index.pictures.iter().zip(checked) {
             match checked? {
-                Ok((example, foreign_profile)) => self.example(example, foreign_profile),
+                Ok((example, foreign_profile)) => {
+                    if foreign_profile {
+                        let path = example.path.clone();
+                        self.warnings.push(Warning::ColorProfile { path });
+                    }
+                    self.example(example);
+                }
                 Err(kind) => self.problems.push(Problem { path: picture.path.clone(), kind }),
             }
         }
         Ok(())
     }
 
-    fn example(&mut self, example: Example, foreign_profile: bool) {
+    fn example(&mut self, example: Example) {
         let path = &example.path;
-        if foreign_profile {
-            self.warnings.push(Warning::ColorProfile { path: path.clone() });
-        }
         let (width, height, bucket) = (example.width, example.height, example.bucket);
         let fit = fit(width, height, bucket);
         if fit.width > width || fit.height > height {

@@ -88,7 +88,7 @@ impl Index {
         } else {
             match ending.as_str() {
                 "png" | "jpg" | "jpeg" | "webp" | "bmp" => {
-                    self.pictures.push(Picture { stem, path })
+                    self.pictures.push(Picture { stem, path });
                 }
                 "txt" | "caption" => self.captions.push(CaptionFile { stem, path }),
                 "gif" | "tif" | "tiff" | "avif" | "heic" | "heif" | "jxl" | "jfif" | "psd"

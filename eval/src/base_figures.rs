@@ -178,7 +178,7 @@ fn rendered(factors: &[Factors], seed: u64) -> Vec<Vec<u8>> {
 /// Position of a picture's value within each facet, in the order of [`Facet::ALL`].
 type Named = [usize; 4];
 
-fn position(factors: &Factors, facet: Facet) -> usize {
+fn position(factors: Factors, facet: Facet) -> usize {
     match facet {
         Facet::Subject => factors.subject.position(),
         Facet::Color => factors.color.position(),
@@ -394,7 +394,7 @@ fn agreement(truth: &[Factors], named: &[Named], facet: Facet) -> f64 {
     let right = truth
         .iter()
         .zip(named)
-        .filter(|(factors, named)| position(factors, facet) == named[index])
+        .filter(|(factors, named)| position(**factors, facet) == named[index])
         .count();
     right as f64 / truth.len().max(1) as f64
 }
@@ -412,8 +412,8 @@ fn calibrated(facet: Facet, truth: &[Factors], named: &[Named], unasked: &[Named
     let mut matrix = vec![vec![0.0; n_values]; n_values];
     let mut totals = vec![0.0; n_values];
     for (factors, named) in truth.iter().zip(named) {
-        matrix[named[index]][position(factors, facet)] += 1.0;
-        totals[position(factors, facet)] += 1.0;
+        matrix[named[index]][position(*factors, facet)] += 1.0;
+        totals[position(*factors, facet)] += 1.0;
     }
     for row in &mut matrix {
         row.iter_mut().zip(&totals).for_each(|(count, total)| *count /= f64::max(*total, 1.0));

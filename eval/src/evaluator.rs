@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn likelihood_prefers_a_cold_softmax_for_a_good_evaluator() {
         let picture = |truth: usize, wrong: bool| Verified {
-            cosines: (0..5).map(|e| if (e == truth) != wrong { 0.3 } else { 0.2 }).collect(),
+            cosines: (0..5).map(|e| if (e == truth) == wrong { 0.2 } else { 0.3 }).collect(),
             truths: vec![truth],
         };
         let good: Vec<Verified> = (0..30).map(|i| picture(i % 3, false)).collect();

@@ -144,7 +144,9 @@ impl CensusPlan {
         for prompts in rungs(&thesaurus, &concept, dataset) {
             let per_rung = (spec.seeds_empty / SEEDS_PER_RUNG_PICTURE).max(4);
             let seeds = per_rung.div_ceil(count(prompts.len()).max(1));
-            prompts.iter().for_each(|prompt| pair(&mut drawings, prompt, seeds));
+            for prompt in &prompts {
+                pair(&mut drawings, prompt, seeds);
+            }
         }
         let asked = (spec.seeds_empty / SEEDS_PER_ASKED_PICTURE).max(2);
         for entity in thesaurus.counted(&concept.facet) {

@@ -52,7 +52,10 @@ pub(crate) fn verified(
     Ok(sights
         .into_iter()
         .zip(&factors)
-        .map(|(sight, factors)| Verified { cosines: sight.cosines, truths: truths(words, factors) })
+        .map(|(sight, factors)| Verified {
+            cosines: sight.cosines,
+            truths: truths(words, *factors),
+        })
         .collect())
 }
 
@@ -70,7 +73,7 @@ fn even(picture: u64) -> Factors {
 }
 
 /// Positions of a picture's entities among all counted ones, facet by facet.
-fn truths(words: &Words, factors: &Factors) -> Vec<usize> {
+fn truths(words: &Words, factors: Factors) -> Vec<usize> {
     let places = [
         factors.subject.position(),
         factors.color.position(),

@@ -38,7 +38,8 @@ impl Flat {
             start += len;
             values.push(slot.flat());
         });
-        let theta = if values.is_empty() { Tensor::zeros([0], device) } else { Tensor::cat(values, 0) };
+        let theta =
+            if values.is_empty() { Tensor::zeros([0], device) } else { Tensor::cat(values, 0) };
         (Self { segments, n_values: start }, theta)
     }
 
@@ -62,11 +63,18 @@ impl Flat {
     }
 
     /// The gradients of the leaves in the vector's order, `[n_values]`; 0 where a leaf was not used.
-    pub fn gradients(&self, visit: Visit<'_>, gradients: &mut Gradients, device: &Device) -> Tensor<1> {
+    pub fn gradients(
+        &self,
+        visit: Visit<'_>,
+        gradients: &mut Gradients,
+        device: &Device,
+    ) -> Tensor<1> {
         let mut parts = Vec::with_capacity(self.segments.len());
         visit(&mut |_, slot| {
             let len: usize = slot.shape().iter().product();
-            parts.push(slot.take_gradient(gradients).unwrap_or_else(|| Tensor::zeros([len], device)));
+            parts.push(
+                slot.take_gradient(gradients).unwrap_or_else(|| Tensor::zeros([len], device)),
+            );
         });
         Tensor::cat(parts, 0)
     }

@@ -12,9 +12,8 @@ use recipes::LrScheduleSpec;
 pub fn learning_rate(spec: &LrScheduleSpec, peak: f64, step: u64, total: u64) -> f64 {
     let (warmup, floor) = match *spec {
         LrScheduleSpec::Constant { warmup_steps } => (warmup_steps, 1.0),
-        LrScheduleSpec::Linear { warmup_steps, floor } | LrScheduleSpec::Cosine { warmup_steps, floor } => {
-            (warmup_steps, floor)
-        }
+        LrScheduleSpec::Linear { warmup_steps, floor }
+        | LrScheduleSpec::Cosine { warmup_steps, floor } => (warmup_steps, floor),
     };
     if step < warmup {
         return peak * (step + 1) as f64 / warmup as f64;
@@ -23,7 +22,9 @@ pub fn learning_rate(spec: &LrScheduleSpec, peak: f64, step: u64, total: u64) ->
     let falling = match spec {
         LrScheduleSpec::Constant { .. } => 1.0,
         LrScheduleSpec::Linear { .. } => 1.0 - progress,
-        LrScheduleSpec::Cosine { .. } => f64::midpoint(1.0, libm::cos(std::f64::consts::PI * progress)),
+        LrScheduleSpec::Cosine { .. } => {
+            f64::midpoint(1.0, libm::cos(std::f64::consts::PI * progress))
+        }
     };
     peak * (floor + (1.0 - floor) * falling)
 }

@@ -41,7 +41,8 @@ impl AdamW {
         let power = i32::try_from(self.step).unwrap_or(i32::MAX);
         let (bias1, bias2) = (1.0 - beta1.powi(power), 1.0 - beta2.powi(power));
         let first = self.first.clone().mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
-        let second = self.second.clone().mul_scalar(beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - beta2);
+        let second =
+            self.second.clone().mul_scalar(beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - beta2);
         let denominator = second.clone().sqrt().div_scalar(bias2.sqrt()).add_scalar(epsilon);
         let change = (first.clone() / denominator).mul_scalar(learning_rate / bias1);
         (self.first, self.second) = (first, second);
@@ -63,7 +64,8 @@ pub fn norm(gradient: &Tensor<1>) -> Result<f64, ModelError> {
     let whole = n_values / ROW;
     let mut sums = Vec::new();
     if whole > 0 {
-        let rows: Tensor<1> = squares.clone().slice(0..whole * ROW).reshape([whole, ROW]).sum_dim(1).squeeze_dim(1);
+        let rows: Tensor<1> =
+            squares.clone().slice(0..whole * ROW).reshape([whole, ROW]).sum_dim(1).squeeze_dim(1);
         sums.push(rows);
     }
     if whole * ROW < n_values {
@@ -128,7 +130,10 @@ mod tests {
         for (gradient, expected) in steps {
             theta = adamw.update(&spec, 0.1, theta, vector(&gradient));
             for (found, expected) in values(theta.clone()).iter().zip(expected) {
-                assert!((f64::from(*found) - expected).abs() < 2e-6, "{found} instead of {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-6,
+                    "{found} instead of {expected}"
+                );
             }
         }
     }
@@ -150,7 +155,8 @@ mod tests {
     #[test]
     fn the_average_follows_fast_at_the_start() {
         let spec = EmaSpec { decay: 0.999, warmup: true };
-        for (n, expected) in [(2, 0.181_818), (10, 0.526_316), (100, 0.917_431), (1000, 0.991_080)] {
+        for (n, expected) in [(2, 0.181_818), (10, 0.526_316), (100, 0.917_431), (1000, 0.991_080)]
+        {
             assert!((ema_decay(&spec, n) - expected).abs() < 1e-6);
         }
     }

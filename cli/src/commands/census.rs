@@ -185,11 +185,7 @@ impl Trained {
     }
 }
 
-fn trained(
-    checkpoint: &Checkpoint,
-    run: &RunFolder,
-    base: &Base,
-) -> Result<Trained, JobError> {
+fn trained(checkpoint: &Checkpoint, run: &RunFolder, base: &Base) -> Result<Trained, JobError> {
     if checkpoint.has("adapter.safetensors") {
         let path = checkpoint.file("adapter.safetensors");
         let sha256 = TensorFile::open(&path)?.tensors_sha256();

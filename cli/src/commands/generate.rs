@@ -37,10 +37,9 @@ pub(crate) fn execute(arguments: &GenerateArguments, job: &Job<'_>) -> Result<Ou
         let exchanged = stage::read_adapter(&adapter.path, &base)?;
         base = eval::sample::settled(&base, &exchanged.adapter, adapter.dose)?;
     }
-    let size_px = arguments.size.map_or_else(
-        || [base.nominal_side_px(); 2],
-        |size| [size.height_px, size.width_px],
-    );
+    let size_px = arguments
+        .size
+        .map_or_else(|| [base.nominal_side_px(); 2], |size| [size.height_px, size.width_px]);
     let drawing = Drawing {
         prompt: &arguments.prompt,
         negative: &arguments.negative,

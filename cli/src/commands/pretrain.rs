@@ -16,10 +16,7 @@ use crate::progress::{Progress, Tick};
 
 /// Trains the network and writes it where the recipe says. The run directory has the recipe's name
 /// and holds the state, from which the same command goes on.
-pub(crate) fn execute(
-    recipe: &PretrainRecipe,
-    job: &Job<'_>,
-) -> Result<Outcome, JobError> {
+pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     let device = job.device()?;
     let attempt = attempt(&device, "train");
     let identity = RunIdentity {
@@ -103,8 +100,11 @@ impl Listener<'_> {
         }
         let Some(events) = &mut self.events else { return Ok(()) };
         let at = At { step: step.step, wall_time };
-        let scalars =
-            [("loss", step.loss), ("grad_norm", step.grad_norm), ("learning_rate", step.learning_rate)];
+        let scalars = [
+            ("loss", step.loss),
+            ("grad_norm", step.grad_norm),
+            ("learning_rate", step.learning_rate),
+        ];
         for (tag, value) in scalars {
             #[expect(clippy::cast_possible_truncation, reason = "event files hold f32")]
             events.scalar(at, tag, value as f32)?;

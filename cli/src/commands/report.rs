@@ -137,7 +137,10 @@ fn facts(
     let pairs = [
         ("Base", base),
         ("Trained", trained),
-        ("Steps", format!("{} of {} × {} pictures", recipe.fit.steps, batch.images, batch.accumulate)),
+        (
+            "Steps",
+            format!("{} of {} × {} pictures", recipe.fit.steps, batch.images, batch.accumulate),
+        ),
         ("Seed", recipe.seed.to_string()),
         ("Device", device.to_owned()),
         ("Attempts", run.attempts()?.len().to_string()),

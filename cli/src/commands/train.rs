@@ -114,9 +114,7 @@ pub(crate) fn settle(
         });
     }
     let opened = Opened::of(recipe)?;
-    for warning in &opened.dataset.warnings {
-        job.terminal.warn(&warning.to_string());
-    }
+    stage::warn_of(&opened.dataset, job.terminal);
     let id = opened.run_id(recipe, settlement.run_id.as_deref());
     check_when(settlement, &settlement.runs.join(&id))?;
     let device = job.device()?;

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Job, Outcome};
 use crate::args::RecipeArguments;
 use crate::error::JobError;
+use crate::stage;
 
 /// Checks the recipe, its thesaurus and panel, and every picture; or a thesaurus or panel itself.
 pub(crate) fn execute(arguments: &RecipeArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
@@ -40,9 +41,7 @@ fn settlement(
     job: &Job<'_>,
 ) -> Result<Outcome, JobError> {
     let dataset = datasets::open(&recipe.dataset)?;
-    for warning in &dataset.warnings {
-        job.terminal.warn(&warning.to_string());
-    }
+    stage::warn_of(&dataset, job.terminal);
     if let Some(census) = &recipe.census {
         // Reads thesaurus and panel, and looks the concept up in them.
         CensusPlan::new(census, &recipe.dataset, &dataset, Divisible::Yes)?;

@@ -137,21 +137,27 @@ pub fn lexicon() -> Vec<String> {
             words.insert(word.to_owned());
         }
     };
-    FULL.iter().chain(&SHORTENED).for_each(|template| add(template));
-    Subject::ALL.iter().for_each(|value| {
+    for template in FULL.iter().chain(&SHORTENED) {
+        add(template);
+    }
+    for value in Subject::ALL {
         add(value.phrase());
-        add(broader(*value));
-    });
-    Color::ALL.iter().for_each(|value| {
+        add(broader(value));
+    }
+    for value in Color::ALL {
         add(value.phrase());
-        add(warmth(*value));
-    });
-    Setting::ALL.iter().for_each(|value| {
+        add(warmth(value));
+    }
+    for value in Setting::ALL {
         add(value.phrase());
-        add(hour(*value));
-    });
-    Style::ALL.iter().for_each(|value| add(value.phrase()));
-    super::concept::WORDS.iter().for_each(|word| add(word));
+        add(hour(value));
+    }
+    for value in Style::ALL {
+        add(value.phrase());
+    }
+    for word in super::concept::WORDS {
+        add(word);
+    }
     add("an");
     words.into_iter().collect()
 }

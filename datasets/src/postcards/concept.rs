@@ -151,7 +151,7 @@ impl Drum {
         const N_STRIPS: u8 = 24;
         let rim = |center: f32, depth: f32| {
             move |path: &mut PathBuilder| {
-                super::piece::oval(path, (self.x, center), (self.half, depth))
+                super::piece::oval(path, (self.x, center), (self.half, depth));
             }
         };
         pieces.fill(self.tone([176, 126, 46]), rim(self.floor, self.depth + 1.6));

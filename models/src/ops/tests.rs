@@ -366,3 +366,72 @@ fn what_is_not_a_number_stays_visible() {
     let y = super::group_norm(x.reshape([1, 1, 2, 2]), affine, 1, 1e-5, Activation::Silu);
     assert!(values(flatten(y)).iter().all(|y| y.is_nan()));
 }
+
+/// What one sample gives, alone or among others, must be the same bits: a pair of pictures of one
+/// seed would otherwise differ by the company that each was drawn in.
+fn assert_same_alone<const D: usize>(
+    name: &str,
+    sample: [usize; D],
+    op: &dyn Fn(Tensor<D>) -> Tensor<1>,
+) {
+    let together = |n: usize| {
+        let shape: [usize; D] =
+            std::array::from_fn(|axis| sample[axis] * if axis == 0 { n } else { 1 });
+        values(op(flat(numbers(shape.iter().product(), 9), DType::F32).reshape(shape)))
+    };
+    // The draws of a larger batch begin with those of a smaller one.
+    let whole = together(37);
+    for n in [1, 2, 3, 5, 8, 24, 36] {
+        let some = together(n);
+        let differing = some.iter().zip(&whole).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        assert_eq!(differing, 0, "{name} {sample:?}: {differing} values of {n} samples");
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_company() {
+    let weights =
+        |shape: [usize; 2]| flat(numbers(shape[0] * shape[1], 3), DType::F32).reshape(shape);
+    for inputs in [1, 2, 3, 64, 129, 700] {
+        for outputs in [1, 8, 67, 300] {
+            for tokens in [1, 16, 64, 100] {
+                assert_same_alone("linear", [1, tokens, inputs], &|x: Tensor<3>| {
+                    flatten(super::linear(x, weights([outputs, inputs]), None))
+                });
+            }
+        }
+    }
+    for [side, channels, outputs, kernel] in
+        [[2, 16, 8, 3], [4, 64, 33, 3], [1, 7, 3, 1], [8, 16, 16, 1], [16, 4, 8, 3], [64, 3, 16, 3]]
+    {
+        assert_same_alone("convolution", [1, channels, side, side], &|x: Tensor<4>| {
+            let weight = weights([outputs, channels * kernel * kernel]);
+            let weight = weight.reshape([outputs, channels, kernel, kernel]);
+            flatten(super::conv2d(x, weight, None, 1, kernel / 2))
+        });
+    }
+    for [queries, keys, head] in [[64, 48, 4], [256, 32, 48], [16, 16, 32], [5, 7, 3]] {
+        assert_same_alone("attention", [1, 2, queries, head], &|q: Tensor<4>| {
+            let n = q.dims()[0];
+            let [k, v] = [4, 5].map(|seed| {
+                flat(numbers(2 * keys * head, seed), DType::F32)
+                    .reshape([1, 2, keys, head])
+                    .repeat_dim(0, n)
+            });
+            flatten(super::attention(q, k, v, 0.3, Causal::No))
+        });
+    }
+    for [tokens, width] in [[1, 3], [16, 17], [64, 130]] {
+        let affine = || [4, 5].map(|seed| flat(numbers(width, seed), DType::F32));
+        assert_same_alone("layer norm", [1, tokens, width], &|x: Tensor<3>| {
+            let [gamma, beta] = affine();
+            flatten(super::layer_norm(x, gamma, beta, 1e-5))
+        });
+        assert_same_alone("group norm", [1, width, tokens, 3], &|x: Tensor<4>| {
+            flatten(super::group_norm(x, affine(), 1, 1e-5, Activation::Silu))
+        });
+        assert_same_alone("activations", [1, tokens, 2 * width], &|x: Tensor<3>| {
+            flatten(super::geglu(super::silu(super::gelu(super::quick_gelu(x)))))
+        });
+    }
+}

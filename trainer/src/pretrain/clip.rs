@@ -78,11 +78,15 @@ impl Batch {
         let chosen = pictures.batch(recipe.seed, step, n_samples);
         let scenes: Vec<&Scene> = chosen.iter().map(|&index| &pictures.scenes[index]).collect();
         let captioner = |sample| pictures.captioner(recipe.seed, step, sample as u64, shares);
-        let captions: Vec<String> = (0..n_samples).map(|sample| captioner(sample).of(scenes[sample])).collect();
+        let captions: Vec<String> =
+            (0..n_samples).map(|sample| captioner(sample).of(scenes[sample])).collect();
         let encode = |caption: &String| tokenizer.encode(caption, OverLength::Error);
         let n_pixels = pictures.side_px * pictures.side_px;
         Ok(Self {
-            pixels: chosen.iter().flat_map(|&index| normalised(&pictures.bytes[index], n_pixels)).collect(),
+            pixels: chosen
+                .iter()
+                .flat_map(|&index| normalised(&pictures.bytes[index], n_pixels))
+                .collect(),
             side_px: pictures.side_px,
             token_ids: captions.iter().map(encode).collect::<Result<_, _>>()?,
             describes: (0..n_samples)
@@ -98,7 +102,8 @@ impl Batch {
     /// all true pairs of the batch (Khosla et al. 2020, arXiv:2004.11362, equation 2).
     fn loss(self, model: &ClipModel, device: &Device) -> Tensor<1> {
         let n_samples = self.token_ids.len();
-        let pixels = tensor_from_host(self.pixels, [n_samples, 3, self.side_px, self.side_px], device);
+        let pixels =
+            tensor_from_host(self.pixels, [n_samples, 3, self.side_px, self.side_px], device);
         let images = unit_rows(model.vision.forward(pixels));
         let output = model.text.forward(&self.token_ids);
         let texts = unit_rows(output.projected.unwrap_or(output.pooled));
@@ -112,7 +117,11 @@ impl Batch {
 }
 
 /// For every scene whether the caption would be said of it.
-fn described<'a>(captioner: Captioner, caption: &'a str, scenes: &'a [&Scene]) -> impl Iterator<Item = f32> + 'a {
+fn described<'a>(
+    captioner: Captioner,
+    caption: &'a str,
+    scenes: &'a [&Scene],
+) -> impl Iterator<Item = f32> + 'a {
     scenes.iter().map(move |scene| if captioner.of(scene) == caption { 1.0 } else { 0.0 })
 }
 

@@ -46,7 +46,8 @@ impl Pictures {
         let n_pixels = self.side_px * self.side_px;
         let planes = |&index: &usize| {
             let bytes = &self.bytes[index];
-            (0..3 * n_pixels).map(move |at| f32::from(bytes[(at % n_pixels) * 3 + at / n_pixels]) / 127.5 - 1.0)
+            (0..3 * n_pixels)
+                .map(move |at| f32::from(bytes[(at % n_pixels) * 3 + at / n_pixels]) / 127.5 - 1.0)
         };
         chosen.iter().flat_map(planes).collect()
     }

@@ -81,7 +81,10 @@ impl Trained {
             if found != [self.flat.n_values] {
                 return Err(ModelError::Adapter {
                     module: format!("{}, tensor `{name}`", self.state_path.display()),
-                    reason: format!("expected {} values, found shape {found:?}", self.flat.n_values),
+                    reason: format!(
+                        "expected {} values, found shape {found:?}",
+                        self.flat.n_values
+                    ),
                 }
                 .into());
             }
@@ -124,7 +127,10 @@ impl Trained {
             let progress = self.one_step(recipe, visit, objective)?;
             watch.tell(&progress);
             let stopped = watch.stop_requested();
-            if stopped || self.adamw.step.is_multiple_of(recipe.fit.save_every) || self.adamw.step == total {
+            if stopped
+                || self.adamw.step.is_multiple_of(recipe.fit.save_every)
+                || self.adamw.step == total
+            {
                 self.save()?;
             }
             if stopped && self.adamw.step < total {

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use checkpoints::{CheckpointError, Watch};
 use checkpoints::folder::{ComponentFiles, Library, write_component};
+use checkpoints::{CheckpointError, Watch};
 use diffusion::{NoiseSchedule, Prediction, SchedulerConfig, Weighting};
 use models::base::{tensor_from_host, timesteps};
 use models::clip::{CLIPTextModel, ClipTextConfig, TextProjection};
@@ -70,7 +70,11 @@ pub(super) fn train(
     let text_config = ClipTextConfig::from_json("text_encoder/config.json", &configs.text_encoder)?;
     let unet_config = UNetConfig::from_json("unet/config.json", &configs.unet)?;
     let pair = RefCell::new(Pair {
-        text_encoder: CLIPTextModel::new(&builder.at("text_encoder"), &text_config, TextProjection::Without),
+        text_encoder: CLIPTextModel::new(
+            &builder.at("text_encoder"),
+            &text_config,
+            TextProjection::Without,
+        ),
         unet: UNet2DConditionModel::new(&builder.at("unet"), &unet_config),
     });
     let mut visit = |show: &mut dyn FnMut(&str, &mut dyn models::Slot)| {
@@ -96,12 +100,19 @@ fn configs(recipe: &PretrainRecipe, tokenizer: &Path) -> Result<Configs, Pretrai
     Ok(Configs { unet: read(unet)?, text_encoder, scheduler: read(scheduler)? })
 }
 
-fn given<'a>(recipe: &'a PretrainRecipe, configs: &Configs, device: &'a Device) -> Result<Given<'a>, PretrainError> {
-    let PretrainSpec::Unet { scheduler, vae, caption_dropout, caption_shorten, min_snr_gamma, .. } = &recipe.network
+fn given<'a>(
+    recipe: &'a PretrainRecipe,
+    configs: &Configs,
+    device: &'a Device,
+) -> Result<Given<'a>, PretrainError> {
+    let PretrainSpec::Unet {
+        scheduler, vae, caption_dropout, caption_shorten, min_snr_gamma, ..
+    } = &recipe.network
     else {
         return Err(super::wrong_network("unet"));
     };
-    let schedule_error = |source| PretrainError::Schedule { path: scheduler.display().to_string(), source };
+    let schedule_error =
+        |source| PretrainError::Schedule { path: scheduler.display().to_string(), source };
     let config: SchedulerConfig = serde_json::from_value(configs.scheduler.clone())
         .map_err(|source| CheckpointError::Json { path: scheduler.clone(), source })?;
     config.check().map_err(schedule_error)?;
@@ -143,11 +154,15 @@ impl Given<'_> {
         let latent = |((mean, log_variance), noise): ((&f32, &f32), &f32)| {
             (mean + (0.5 * log_variance).exp() * noise) * scale
         };
-        let caption = self.pictures.captioner(seed, step, sample, self.shares).of(&self.pictures.scenes[picture]);
+        let caption = self
+            .pictures
+            .captioner(seed, step, sample, self.shares)
+            .of(&self.pictures.scenes[picture]);
         Ok(Sample {
             clean: mean.iter().zip(log_variance).zip(&posterior).map(latent).collect(),
             noise: draws::normals(&mut stream(Purpose::Noise), n_values),
-            timestep: draws::below(&mut stream(Purpose::Timestep), self.schedule.len() as u64) as usize,
+            timestep: draws::below(&mut stream(Purpose::Timestep), self.schedule.len() as u64)
+                as usize,
             token_ids: self.tokenizer.encode(&caption, OverLength::Error)?,
         })
     }
@@ -162,28 +177,49 @@ impl Given<'_> {
             .map(|(sample, &picture)| self.sample(step, sample as u64, picture))
             .collect::<Result<_, _>>()?;
         let [channels, height, width] = self.latent_shape;
-        let upload = |values: Vec<f32>| tensor_from_host(values, [n_samples, channels, height, width], self.device);
+        let upload = |values: Vec<f32>| {
+            tensor_from_host(values, [n_samples, channels, height, width], self.device)
+        };
         let clean = upload(samples.iter().flat_map(|sample| sample.clean.clone()).collect());
         let noise = upload(samples.iter().flat_map(|sample| sample.noise.clone()).collect());
         let levels: Vec<usize> = samples.iter().map(|sample| sample.timestep).collect();
-        let noisy = diffusion::noisy_from_clean(&self.schedule, clean.clone(), noise.clone(), &levels);
+        let noisy =
+            diffusion::noisy_from_clean(&self.schedule, clean.clone(), noise.clone(), &levels);
         let target = diffusion::target(&self.schedule, self.prediction, clean, noise, &levels);
         let ids: Vec<Vec<u32>> = samples.into_iter().map(|sample| sample.token_ids).collect();
         let context = pair.text_encoder.forward(&ids).last;
         let times: Vec<f64> = levels.iter().map(|&level| level as f64).collect();
         let output = pair.unet.forward(noisy, timesteps(&times, self.device), &context, None)?;
-        let weight = |&level: &usize| self.weighting.loss_weight(self.schedule.snr(level), self.prediction);
+        let weight =
+            |&level: &usize| self.weighting.loss_weight(self.schedule.snr(level), self.prediction);
         let weights: Vec<f64> = levels.iter().map(weight).collect();
         Ok(diffusion::weighted_mean(diffusion::mean_squared_errors(output, target), &weights))
     }
 }
 
-fn write(recipe: &PretrainRecipe, configs: &Configs, mut pair: Pair) -> Result<Pretrained, PretrainError> {
+fn write(
+    recipe: &PretrainRecipe,
+    configs: &Configs,
+    mut pair: Pair,
+) -> Result<Pretrained, PretrainError> {
     let into = &recipe.into;
     let text = half_precision(&mut pair.text_encoder)?;
-    write_component(&into.join("text_encoder"), Library::Transformers, &configs.text_encoder, &text)?;
-    write_component(&into.join("unet"), Library::Diffusers, &configs.unet, &half_precision(&mut pair.unet)?)?;
-    checkpoints::fs::atomic_write_json(&into.join("scheduler/scheduler_config.json"), &configs.scheduler)?;
+    write_component(
+        &into.join("text_encoder"),
+        Library::Transformers,
+        &configs.text_encoder,
+        &text,
+    )?;
+    write_component(
+        &into.join("unet"),
+        Library::Diffusers,
+        &configs.unet,
+        &half_precision(&mut pair.unet)?,
+    )?;
+    checkpoints::fs::atomic_write_json(
+        &into.join("scheduler/scheduler_config.json"),
+        &configs.scheduler,
+    )?;
     let index = json!({
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.0",

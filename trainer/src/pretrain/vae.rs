@@ -10,12 +10,12 @@ use models::base::{host_values, tensor_from_host};
 use models::vae::{AutoencoderKL, VaeConfig};
 use models::{Builder, Network};
 use rayon::prelude::*;
-use recipes::{PretrainRecipe, PretrainSpec};
 use recipes::draws::{self, Purpose};
+use recipes::{PretrainRecipe, PretrainSpec};
 
+use super::PretrainError;
 use super::pictures::Pictures;
 use super::run::{Pretrained, Progress, Trained, half_precision};
-use super::PretrainError;
 
 /// Pictures from which the scaling factor is measured.
 const SCALING_PICTURES: usize = 1024;
@@ -42,7 +42,12 @@ pub(super) fn train(
         let chosen = pictures.batch(recipe.seed, step, n_samples);
         let side = pictures.side_px;
         let pixels = tensor_from_host(pictures.pixels(&chosen), [n_samples, 3, side, side], device);
-        Ok(loss(&vae.borrow(), &pixels, posterior_noise(recipe.seed, step, &vae.borrow(), n_samples, side), *kl_weight)?)
+        Ok(loss(
+            &vae.borrow(),
+            &pixels,
+            posterior_noise(recipe.seed, step, &vae.borrow(), n_samples, side),
+            *kl_weight,
+        )?)
     };
     let done = trained.fit(recipe, &mut visit, &mut objective, watch)?;
     if !done {
@@ -72,12 +77,20 @@ fn loss(
     Ok(reconstruction + divergence.mean().mul_scalar(0.5 * kl_weight))
 }
 
-fn posterior_noise(seed: u64, step: u64, vae: &AutoencoderKL, n_samples: usize, side_px: usize) -> Vec<f32> {
+fn posterior_noise(
+    seed: u64,
+    step: u64,
+    vae: &AutoencoderKL,
+    n_samples: usize,
+    side_px: usize,
+) -> Vec<f32> {
     let side = side_px / vae.config().factor();
     let n_values = vae.config().latent_channels * side * side;
     (0..n_samples as u64)
         .into_par_iter()
-        .flat_map_iter(|sample| draws::normals(&mut draws::stream(seed, step, sample, Purpose::Posterior), n_values))
+        .flat_map_iter(|sample| {
+            draws::normals(&mut draws::stream(seed, step, sample, Purpose::Posterior), n_values)
+        })
         .collect()
 }
 
@@ -93,7 +106,9 @@ fn write(
     let latents = moments(&vae, pictures, SCALING_PICTURES)?;
     let (mut sum, mut squares, mut n_values) = (0.0, 0.0, 0.0);
     for values in &latents {
-        for (mean, log_variance) in values.iter().take(values.len() / 2).zip(&values[values.len() / 2..]) {
+        for (mean, log_variance) in
+            values.iter().take(values.len() / 2).zip(&values[values.len() / 2..])
+        {
             let (mean, variance) = (f64::from(*mean), f64::from(*log_variance).exp());
             sum += mean;
             squares += mean * mean + variance;
@@ -119,7 +134,8 @@ pub(super) fn moments(
     let device = vae.device();
     let side = pictures.side_px;
     for chosen in all.chunks(128) {
-        let pixels = tensor_from_host(pictures.pixels(chosen), [chosen.len(), 3, side, side], &device);
+        let pixels =
+            tensor_from_host(pictures.pixels(chosen), [chosen.len(), 3, side, side], &device);
         let posterior = vae.posterior_from_pixels(pixels)?;
         let joined = Tensor::cat(vec![posterior.mean, posterior.log_variance], 1);
         let per_picture = joined.dims().iter().skip(1).product();

@@ -30,7 +30,10 @@ pub(super) fn write(dir: &Path, text_config: &mut Value) -> Result<(), Checkpoin
         "bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": END, "errors": "replace",
     });
     checkpoints::fs::atomic_write_json(&dir.join("vocab.json"), &Value::Object(vocabulary))?;
-    checkpoints::fs::atomic_write(&dir.join("merges.txt"), format!("#version: 0.2\n{lines}\n").as_bytes())?;
+    checkpoints::fs::atomic_write(
+        &dir.join("merges.txt"),
+        format!("#version: 0.2\n{lines}\n").as_bytes(),
+    )?;
     checkpoints::fs::atomic_write_json(&dir.join("tokenizer_config.json"), &settings)?;
     let marks = json!({ "bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": END });
     checkpoints::fs::atomic_write_json(&dir.join("special_tokens_map.json"), &marks)?;
@@ -64,7 +67,8 @@ fn merges(words: &[String]) -> Vec<(String, String)> {
                 *counts.entry((&pair[0], &pair[1])).or_default() += 1;
             }
         }
-        let best = counts.iter().max_by(|left, right| left.1.cmp(right.1).then(right.0.cmp(left.0)));
+        let best =
+            counts.iter().max_by(|left, right| left.1.cmp(right.1).then(right.0.cmp(left.0)));
         let Some((&(left, right), _)) = best else { return merges };
         let pair = (left.to_owned(), right.to_owned());
         for word in &mut pieces {
@@ -110,6 +114,10 @@ mod tests {
         }
         let unknown = tokenizer.ids("sks é").expect("encodes");
         let end = u32::try_from(config["eos_token_id"].as_u64().expect("set")).expect("small");
-        assert_eq!(unknown.iter().filter(|&&id| id == end).count(), 1, "{unknown:?} holds an unknown token");
+        assert_eq!(
+            unknown.iter().filter(|&&id| id == end).count(),
+            1,
+            "{unknown:?} holds an unknown token"
+        );
     }
 }

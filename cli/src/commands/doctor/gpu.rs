@@ -11,7 +11,9 @@ pub(super) fn checks(job: &Job<'_>) -> Vec<Check> {
         Ok((version, cards)) => {
             checks.push(Check::good("gpu", format!("driver {version}: {}", cards.join(", "))));
         }
-        Err(_) => checks.push(Check::good("gpu", "no NVIDIA driver is found; the processor is used")),
+        Err(_) => {
+            checks.push(Check::good("gpu", "no NVIDIA driver is found; the processor is used"))
+        }
     }
     match device::n_cuda_devices() {
         None => checks.push(Check::good("gpu", "this build has no CUDA")),
@@ -37,7 +39,8 @@ fn compiler(job: &Job<'_>) -> Vec<Check> {
     match device::choose(choice).map(|chosen| first_kernel(&chosen.device)) {
         Ok(Ok(())) => checks.push(Check::good("gpu", "a 4×4 matrix product is right")),
         Ok(Err(reason)) => {
-            let fix = "compare the versions of driver and toolkit; the build needs the NVRTC generator";
+            let fix =
+                "compare the versions of driver and toolkit; the build needs the NVRTC generator";
             checks.push(Check::fail("gpu", format!("the first kernel failed: {reason}"), fix));
         }
         Err(error) => checks.push(Check::fail("gpu", error.to_string(), error.hint())),
@@ -66,7 +69,9 @@ pub(super) fn sensors() -> Vec<Check> {
     if device::n_cuda_devices().is_some_and(|n| n > 0) {
         checks.push(match sensors::gpu(0) {
             Ok(source) => Check::good("sensors", source.label()),
-            Err(error) => Check::warn("sensors", format!("GPU energy is {error}"), "energy will be null"),
+            Err(error) => {
+                Check::warn("sensors", format!("GPU energy is {error}"), "energy will be null")
+            }
         });
     }
     checks.push(match sensors::cpu() {
@@ -77,7 +82,7 @@ pub(super) fn sensors() -> Vec<Check> {
         Err(error) => Check::warn(
             "sensors",
             format!("processor energy is {error}"),
-            "energy will be null; reading it needs root: `chmod a+r /sys/class/powercap/*/energy_uj`",
+            "energy of the processor will be null; the counters of /sys/class/powercap are for root",
         ),
     });
     checks

@@ -98,8 +98,8 @@ pub(crate) fn execute(arguments: &DoctorArguments, job: &Job<'_>) -> Result<Outc
         let max_age_secs = arguments.max_age as f64;
         return heartbeat(&RunFolder::open(run)?, max_age_secs, job);
     }
-    if arguments.base {
-        return base::measure(job);
+    if let Some(dir) = &arguments.base {
+        return base::measure(dir.as_deref(), arguments.model_card.as_deref(), job);
     }
     let mut checks = machine::processor();
     checks.extend(gpu::checks(job));
@@ -126,11 +126,7 @@ fn tell(checks: &[Check], job: &Job<'_>) -> Outcome {
 }
 
 /// Whether a run still moves; a loop that hangs must look dead.
-fn heartbeat(
-    folder: &RunFolder,
-    max_age_secs: f64,
-    job: &Job<'_>,
-) -> Result<Outcome, JobError> {
+fn heartbeat(folder: &RunFolder, max_age_secs: f64, job: &Job<'_>) -> Result<Outcome, JobError> {
     if let Some(done) = folder.done()? {
         job.give(&done.result, &json!({ "event": "done_before", "result": done.result }));
         return Ok(Outcome::Done);

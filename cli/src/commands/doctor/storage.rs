@@ -13,11 +13,9 @@ use crate::environment;
 /// Writes a run of its own into the folder of runs, tries its lock, and removes it again.
 pub(super) fn checks(runs: &Path) -> Vec<Check> {
     let id = format!(".doctor-{}", std::process::id());
-    let path = runs.join(&id);
-    let checks = trial(runs, &id);
-    let existed_before = runs.is_dir() && path.is_dir();
-    let removed = if existed_before { StdFs.remove_dir_all(&path) } else { Ok(()) };
-    let mut checks = checks;
+    let mut checks = trial(runs, &id);
+    let own = runs.join(&id);
+    let removed = if own.is_dir() { StdFs.remove_dir_all(&own) } else { Ok(()) };
     if let Err(error) = removed {
         checks.push(Check::warn("storage", format!("{error}"), "remove the folder by hand"));
     }
@@ -127,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_longest_mount_point_counts() {
-        let mounts = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\nx /tmp/a\\040b xfs rw 0 0\n";
+        let mounts =
+            "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\nx /tmp/a\\040b xfs rw 0 0\n";
         let kind = |path: &str| kind_of(mounts, Path::new(path));
         assert_eq!(kind("/home/runs").as_deref(), Some("ext4"));
         assert_eq!(kind("/tmp/runs").as_deref(), Some("tmpfs"));

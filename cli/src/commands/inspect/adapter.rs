@@ -27,10 +27,7 @@ pub(super) fn is_adapter(file: &TensorFile) -> bool {
 }
 
 fn stem_of<'a>(name: &'a str, endings: &[&str]) -> Option<(&'a str, usize)> {
-    endings
-        .iter()
-        .enumerate()
-        .find_map(|(index, ending)| Some((name.strip_suffix(ending)?, index)))
+    endings.iter().enumerate().find_map(|(index, ending)| Some((name.strip_suffix(ending)?, index)))
 }
 
 /// Whether what the header gives away is asked for.
@@ -103,8 +100,9 @@ fn product_norm(up: &HostTensor, down: &HostTensor, rank: usize) -> f64 {
         for j in 0..rank {
             let of_up: f64 =
                 (0..n_out).map(|o| f64::from(up[o * rank + i]) * f64::from(up[o * rank + j])).sum();
-            let of_down: f64 =
-                (0..n_in).map(|k| f64::from(down[i * n_in + k]) * f64::from(down[j * n_in + k])).sum();
+            let of_down: f64 = (0..n_in)
+                .map(|k| f64::from(down[i * n_in + k]) * f64::from(down[j * n_in + k]))
+                .sum();
             squared += of_up * of_down;
         }
     }
@@ -134,13 +132,20 @@ fn described(file: &TensorFile, form: &str, modules: &BTreeMap<String, Module>) 
     ];
     lines.extend(blocks.iter().map(|(block, norm)| format!("  {block:<28} {}", figure(*norm))));
     if !dead.is_empty() {
-        lines.push(format!("{} without effect, the first is {}", counted(dead.len(), "module"), dead[0]));
+        lines.push(format!(
+            "{} without effect, the first is {}",
+            counted(dead.len(), "module"),
+            dead[0]
+        ));
     }
     if !broken.is_empty() {
         let n_broken = counted(broken.len(), "module");
         lines.push(format!("{n_broken} incomplete or not finite, the first is {}", broken[0]));
     }
-    lines.push(format!("{} in the header:", counted(file.metadata().len(), "entry").replace("entrys", "entries")));
+    lines.push(format!(
+        "{} in the header:",
+        counted(file.metadata().len(), "entry").replace("entrys", "entries")
+    ));
     lines.extend(file.metadata().iter().map(|(key, value)| format!("  {key}: {}", short(value))));
     lines.push(format!("sha256 of the file:    {}", file.file_sha256()));
     lines.push(format!("sha256 of the tensors: {}", file.tensors_sha256()));
@@ -157,7 +162,8 @@ fn record(
     let modules: BTreeMap<&String, Value> = modules
         .iter()
         .map(|(stem, m)| {
-            let record = json!({ "rank": m.rank, "alpha": m.alpha, "norm": m.norm, "finite": m.finite });
+            let record =
+                json!({ "rank": m.rank, "alpha": m.alpha, "norm": m.norm, "finite": m.finite });
             (stem, record)
         })
         .collect();
@@ -241,7 +247,10 @@ mod tests {
     #[test]
     fn blocks_are_recognized_in_all_spellings() {
         let blocks = [
-            ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", "unet down_blocks 1"),
+            (
+                "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q",
+                "unet down_blocks 1",
+            ),
             ("unet.up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k", "unet up_blocks 2"),
             ("base_model.model.mid_block.attentions.0.proj_in", "unet mid_block"),
             ("lora_te_text_model_encoder_layers_3_mlp_fc1", "text layer 03"),

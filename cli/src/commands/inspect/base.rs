@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoints::{TensorInfo, Weights};
 use checkpoints::folder::{ComponentFiles, ModelFolder};
+use checkpoints::{TensorInfo, Weights};
 use serde_json::{Value, json};
 
 use super::{Findings, name};

@@ -23,7 +23,9 @@ pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
         let damaged = counted(damages.len(), "damage");
         return Err(JobError::Data {
             message: format!("run `{}` has {damaged}:\n  {}", name(path), damages.join("\n  ")),
-            hint: Some("an intact checkpoint, if there is one, is still used by `resume`".to_owned()),
+            hint: Some(
+                "an intact checkpoint, if there is one, is still used by `resume`".to_owned(),
+            ),
         });
     }
     let done = folder.done()?;
@@ -53,10 +55,7 @@ pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
 }
 
 /// Verifies all checkpoints; their steps by folder name.
-fn checkpoints(
-    path: &Path,
-    damages: &mut Vec<String>,
-) -> Result<BTreeMap<String, u64>, JobError> {
+fn checkpoints(path: &Path, damages: &mut Vec<String>) -> Result<BTreeMap<String, u64>, JobError> {
     let mut steps = BTreeMap::new();
     for dir in checkpoints::fs::list(&path.join("checkpoints"))? {
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -97,7 +96,10 @@ fn attempt_line(record: &AttemptRecord) -> String {
             format!("  {number}: from step {from_step} on {}", attempt.device)
         }
         AttemptRecord::End { number, end, .. } => {
-            format!("  {number}: ended at step {}, exit {}, {}", end.step, end.exit_code, end.reason)
+            format!(
+                "  {number}: ended at step {}, exit {}, {}",
+                end.step, end.exit_code, end.reason
+            )
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Job, Outcome};
 use crate::args::RecipeArguments;
 use crate::error::JobError;
 use crate::progress::duration;
-use crate::stage::Opened;
+use crate::stage::{self, Opened};
 use arithmetic::{Census, Training, detectable_shift};
 use timing::Timing;
 
@@ -28,9 +28,7 @@ pub(crate) fn execute(arguments: &RecipeArguments, job: &Job<'_>) -> Result<Outc
 
 fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     let opened = Opened::of(recipe)?;
-    for warning in &opened.dataset.warnings {
-        job.terminal.warn(&warning.to_string());
-    }
+    stage::warn_of(&opened.dataset, job.terminal);
     let device = job.device()?;
     let n_pictures = opened.dataset.of_role(Role::Instance).len() as u64;
     let training = Training::of(recipe, n_pictures);

@@ -54,7 +54,8 @@ fn forward_secs(recipe: &Recipe, base: &models::Base) -> Result<f64, JobError> {
     let noisy = tensor_from_host(noise, [BATCH, channels, height, width], &base.device);
     let context = base.text_states(&[""])?.repeat_dim(0, BATCH);
     let forward = || -> Result<(), JobError> {
-        let output = base.unet.forward(noisy.clone(), base.timesteps(500.0, BATCH), &context, None)?;
+        let output =
+            base.unet.forward(noisy.clone(), base.timesteps(500.0, BATCH), &context, None)?;
         // Reading waits for the device.
         host_values(output.narrow(0, 0, 1))?;
         Ok(())
