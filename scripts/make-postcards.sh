@@ -25,4 +25,4 @@ part() { # weights that the part writes, its recipe
 part vae/diffusion_pytorch_model.safetensors vae.yaml
 part evaluator/model.safetensors clip-evaluator.yaml
 part unet/diffusion_pytorch_model.safetensors unet.yaml
-"$POPULATE" doctor --base "$base" --model-card "$base/README.md" --device "$device"
+"$POPULATE" doctor --base --folder "$base" --model-card "$base/README.md" --device "$device"

@@ -28,9 +28,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
-            copy(&source, &target)
+            copy(&source, &target);
         } else {
-            std::fs::copy(&source, &target).map(|_| ()).unwrap()
+            std::fs::copy(&source, &target).unwrap();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Hostile and broken input: an error that names the file, no panic, no giant allocation.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
@@ -167,7 +168,7 @@ fn yaml_bombs_end_quickly_and_say_why() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..20 {
         let below = format!("*a{}", level - 1);
-        laughs.push_str(&format!("a{level}: &a{level} [{}]\n", vec![below; 9].join(", ")));
+        writeln!(laughs, "a{level}: &a{level} [{}]", vec![below; 9].join(", ")).unwrap();
     }
     world.write("laughs.yaml", &laughs);
     refused(world.run(&["validate", "laughs.yaml"]), 64, "laughs.yaml");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use recipes::Loaded;
 
-use crate::world::root;
+use crate::world::{Ended, World, root};
 
 /// Recipes below `recipes/`; a new one raises this number.
 const N_RECIPES: usize = 6;
@@ -38,6 +38,19 @@ fn as_many_recipes_as_stated_resolve() {
         }
     }
     assert_eq!(shipped.len(), N_RECIPES, "{shipped:?}");
+}
+
+/// Down to the thesaurus and every picture, and with nothing to complain about.
+#[test]
+fn recipes_that_settle_a_concept_are_valid() {
+    let world = World::empty();
+    for path in shipped() {
+        if matches!(recipes::load(&path, &[]).unwrap(), Loaded::Settle(_)) {
+            let name = shown(&path);
+            let ended = Ended::of(world.command(&["validate", &name]).current_dir(root()));
+            assert_eq!(ended.expect(0).stderr, "", "{name}");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use models::Device;
 use serde_json::Value;
@@ -54,6 +54,7 @@ impl World {
 
     /// A recipe on the tiny base; `more` is appended.
     pub(crate) fn recipe(&self, steps: u64, more: &str) -> PathBuf {
+        let save_every = steps.min(4);
         let text = format!(
             "name: tiny
 seed: 7
@@ -69,7 +70,7 @@ fit:
   batch: {{ images: 2, accumulate: 2 }}
   optimizer: {{ adamw: {{ learning_rate: 1.0e-3 }} }}
   schedule: {{ cosine: {{ warmup_steps: 2 }} }}
-  save_every: 4
+  save_every: {save_every}
   previews: {{ prompts: [\"\"], seeds: [0], sampler: {{ ddim: {{ steps: 2 }} }} }}
 {more}"
         );
@@ -90,7 +91,7 @@ fit:
 
     /// Runs the program to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(&self.command(arguments).output().unwrap())
+        Ended::of(&mut self.command(arguments))
     }
 
     /// The only run below `runs`.
@@ -116,7 +117,9 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(output: &Output) -> Self {
+    /// Runs a program to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             code: output.status.code(),

@@ -8,7 +8,13 @@ use crate::device::DeviceChoice;
 
 /// Settles a concept in a diffusion model and counts who had to leave.
 #[derive(Debug, Parser)]
-#[command(name = "populate", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "populate",
+    bin_name = "populate",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub(crate) struct Arguments {
     /// Flags of every verb.
     #[command(flatten)]
@@ -238,9 +244,12 @@ pub(crate) struct InspectArguments {
 /// What to check.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DoctorArguments {
-    /// Measure the embedded base, or one in another folder, instead: minutes on a processor.
-    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "heartbeat")]
-    pub(crate) base: Option<Option<PathBuf>>,
+    /// Measure the embedded base instead: minutes on a processor.
+    #[arg(long, conflicts_with = "heartbeat")]
+    pub(crate) base: bool,
+    /// Measure the postcards base in this folder, not the embedded one.
+    #[arg(long, value_name = "DIR", requires = "base")]
+    pub(crate) folder: Option<PathBuf>,
     /// Write the measured figures into this Markdown file, between `<!-- figures -->` and
     /// `<!-- /figures -->`.
     #[arg(long, value_name = "FILE", requires = "base")]

@@ -136,6 +136,17 @@ pub(crate) fn warn_of(dataset: &Dataset, terminal: &Terminal) {
     }
 }
 
+/// Says if the pictures are prepared at another side than the base was made for.
+pub(crate) fn warn_of_side(recipe: &Recipe, base: &Base, terminal: &Terminal) {
+    let (side_px, made_for) = (recipe.dataset.image_options().side_px, base.nominal_side_px());
+    if side_px as usize != made_for {
+        terminal.warn(&format!(
+            "pictures are prepared at {side_px} px, the base was made for {made_for} px; \
+             set `side_px` of the dataset to change that"
+        ));
+    }
+}
+
 /// A word as a shell reads it back.
 pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);

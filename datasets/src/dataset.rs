@@ -154,7 +154,7 @@ impl Opened {
         images: &ImageSpec,
     ) -> Result<(), DatasetError> {
         let mut index = index::index(folder)?;
-        index.captions_are_unread();
+        index.captions_are_unread(prompt);
         let captions = vec![prompt.to_owned(); index.pictures.len()];
         self.folder(index, &captions, role, images)
     }

@@ -130,11 +130,14 @@ impl Index {
         }
     }
 
-    /// Notes that the caption files and the table are not read.
-    pub(crate) fn captions_are_unread(&mut self) {
-        let table = self.table.iter();
-        let paths: Vec<&PathBuf> =
-            self.captions.iter().map(|file| &file.path).chain(table).collect();
+    /// Notes the caption files that say something else than `prompt`, which stands for them all, and
+    /// the table.
+    pub(crate) fn captions_are_unread(&mut self, prompt: &str) {
+        let differs = |path: &&PathBuf| {
+            fs_err::read_to_string(path).map_or(true, |caption| caption.trim() != prompt)
+        };
+        let captions = self.captions.iter().map(|file| &file.path).filter(differs);
+        let paths: Vec<&PathBuf> = captions.chain(self.table.iter()).collect();
         if let Some(first) = paths.first() {
             let first = text(first.file_name());
             let warning =

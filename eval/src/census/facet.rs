@@ -7,8 +7,8 @@ use super::{CensusInput, calibration};
 use crate::depopulation::{self, smoothed};
 use crate::error::EvalError;
 use crate::interval::{
-    CiKind, Replicate, SignFlip, basic, benjamini_hochberg, bhapkar, max_t, max_t_by_spread,
-    mcnemar, sign_flip, stuart_maxwell,
+    CiKind, Estimate, Replicate, SignFlip, basic, benjamini_hochberg, bhapkar, max_t,
+    max_t_by_spread, mcnemar, sign_flip, stuart_maxwell,
 };
 use crate::number::{real, real_u64};
 use crate::panel::Stratum;
@@ -67,12 +67,21 @@ pub(super) fn analyse(
     let flips = analysis.flips(&labels);
     let placebo = (!analysis.shares.placebo.is_empty())
         .then(|| analysis.figures(&analysis.shares.base, &analysis.shares.placebo));
-    let distance = |value: f64, read: &dyn Fn(&Figures) -> f64| {
-        basic(value, &drawn.iter().map(read).collect::<Vec<_>>(), 0.0)
+    let spread_from = |least: f64, value: f64, read: &dyn Fn(&Figures) -> f64| {
+        if analysis.nothing_moved() {
+            return Estimate::bare(value);
+        }
+        basic(value, &drawn.iter().map(read).collect::<Vec<_>>(), least)
     };
-    let spread = |value: f64, read: &dyn Fn(&Figures) -> f64| {
-        basic(value, &drawn.iter().map(read).collect::<Vec<_>>(), f64::NEG_INFINITY)
+    let distance = |value: f64, read: &dyn Fn(&Figures) -> f64| spread_from(0.0, value, read);
+    let places = |value: f64, read: &dyn Fn(&Figures) -> f64| {
+        if analysis.nothing_moved() {
+            return Estimate::with(value, [0.0, analysis.never()], CiKind::RuleOfThree);
+        }
+        distance(value, read)
     };
+    let spread =
+        |value: f64, read: &dyn Fn(&Figures) -> f64| spread_from(f64::NEG_INFINITY, value, read);
     let js = depopulation::split(&analysis.shares.base, &analysis.shares.adapted, analysis.new);
     let test = stuart_maxwell(&analysis.table);
     let margins = analysis.margins();
@@ -81,7 +90,7 @@ pub(super) fn analyse(
     Ok(FacetRecord {
         id: facet.id.clone(),
         new: analysis.new.map(|n| analysis.categories[n].clone()),
-        tv: distance(figures.tv, &|f| f.tv),
+        tv: places(figures.tv, &|f| f.tv),
         tv_floor: flips.floor[0],
         tv_p: flips.p[0],
         tv_placebo: placebo.as_ref().map(|f| f.tv),
@@ -91,7 +100,7 @@ pub(super) fn analyse(
         selection_floor: flips.floor[2],
         selection_placebo: placebo.as_ref().map(|f| f.selection),
         js: [js.js_dilution, js.js_selection],
-        displaced: distance(figures.displaced, &|f| f.displaced),
+        displaced: places(figures.displaced, &|f| f.displaced),
         evenness_loss: spread(figures.evenness_loss, &|f| f.evenness_loss),
         hill: BeforeAfter {
             before: analysis.hill(&analysis.shares.base),
@@ -189,6 +198,19 @@ impl<'a> Analysis<'a> {
             })
             .collect::<Result<_, EvalError>>()?;
         Ok(PairedLabels { n_categories: self.categories.len(), blocks })
+    }
+
+    /// Largest share of pairs that may move where none of N was seen to: the rule of three, 3/N.
+    fn never(&self) -> f64 {
+        3.0 / self.n.max(1.0)
+    }
+
+    /// Whether every pair bears the same before and after. Its bootstrap has no spread then.
+    fn nothing_moved(&self) -> bool {
+        let off_diagonal = |(i, row): (usize, &Vec<u64>)| {
+            row.iter().enumerate().all(|(j, &count)| i == j || count == 0)
+        };
+        self.table.iter().enumerate().all(off_diagonal)
     }
 
     /// Pictures per category, base and adapted.
@@ -317,11 +339,14 @@ impl<'a> Analysis<'a> {
         let id = &self.categories[i];
         let entity = self.input.thesaurus.entity(id);
         let margins = self.margins();
-        let never = 3.0 / self.n.max(1.0);
-        let (ci, ci_kind) = if self.seen[i] {
-            (intervals.delta[i], CiKind::MaxT)
+        let never = self.never();
+        // The bootstrap of pairs that all agree has no spread: what was never seen has a share of
+        // up to 3/N none the less.
+        let still = margins.0[i] + margins.1[i] == 2 * self.table[i][i];
+        let (ci, ci_90, ci_kind) = if still {
+            ([-never, never], [-never, never], CiKind::RuleOfThree)
         } else {
-            ([-never, never], CiKind::RuleOfThree)
+            (intervals.delta[i], intervals.delta_90[i], CiKind::MaxT)
         };
         let contrast_ci = intervals.contrast.as_ref().map(|c| c[i]).filter(|_| self.seen[i]);
         EntityRecord {
@@ -352,7 +377,7 @@ impl<'a> Analysis<'a> {
             prior: entity.and_then(|entity| entity.prior),
             vanished_below: (margins.1[i] == 0).then_some(never),
             verdict: if self.seen[i] {
-                verdict(ci, contrast_ci, intervals.delta_90[i], self.shares.base[i])
+                verdict(ci, contrast_ci, ci_90, self.shares.base[i])
             } else {
                 Verdict::Undecided
             },

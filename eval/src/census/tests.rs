@@ -188,6 +188,24 @@ fn zero_means_zero() {
     assert!(report.similarity.unasked.iter().all(|s| s.delta.value.abs() < f64::EPSILON));
 }
 
+/// Ten pairs that all agree do not show that nothing moves: three in ten might.
+#[test]
+fn what_was_never_seen_to_move_keeps_an_interval() {
+    let report = reduce(&census(10, &|_, seed| settled(Model::Base, seed))).unwrap();
+    let subject = &report.facets[0];
+    let n = subject.entities.iter().map(|e| e.n_b).sum::<u64>();
+    let never = 3.0 / crate::number::real_u64(n);
+    for entity in &subject.entities {
+        assert!(entity.ci.iter().all(|end| (end.abs() - never).abs() < 1e-12), "{}", entity.id);
+        assert_eq!(entity.ci_kind, crate::interval::CiKind::RuleOfThree);
+    }
+    let house = subject.entities.iter().find(|e| e.id == "house").unwrap();
+    let within = never < 0.2 * house.p_b;
+    assert_eq!(house.verdict == Verdict::Retained, within);
+    assert_eq!(subject.tv.ci, Some([0.0, never]));
+    assert_eq!(subject.dilution.ci, None);
+}
+
 /// Exchanging base and adapted model turns every difference round.
 #[test]
 fn swapped_models_turn_the_signs() {

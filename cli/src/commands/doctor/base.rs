@@ -31,7 +31,7 @@ pub(super) fn measure(
     let device = job.device()?;
     let base = stage::load_base(&folder, &device.device)?;
     let evaluator = Evaluator::load(&folder.dir("evaluator"), &device.device)?;
-    let card = model_card.map(|path| Card::read(path)).transpose()?;
+    let card = model_card.map(Card::read).transpose()?;
     let extent = Extent::FULL;
     job.terminal.say(&format!(
         "measuring on {} reconstructions, {} renderings, {} unasked and {} asked pictures per value",

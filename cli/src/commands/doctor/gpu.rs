@@ -12,7 +12,7 @@ pub(super) fn checks(job: &Job<'_>) -> Vec<Check> {
             checks.push(Check::good("gpu", format!("driver {version}: {}", cards.join(", "))));
         }
         Err(_) => {
-            checks.push(Check::good("gpu", "no NVIDIA driver is found; the processor is used"))
+            checks.push(Check::good("gpu", "no NVIDIA driver is found; the processor is used"));
         }
     }
     match device::n_cuda_devices() {

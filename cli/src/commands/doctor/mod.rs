@@ -98,8 +98,9 @@ pub(crate) fn execute(arguments: &DoctorArguments, job: &Job<'_>) -> Result<Outc
         let max_age_secs = arguments.max_age as f64;
         return heartbeat(&RunFolder::open(run)?, max_age_secs, job);
     }
-    if let Some(dir) = &arguments.base {
-        return base::measure(dir.as_deref(), arguments.model_card.as_deref(), job);
+    if arguments.base {
+        let (folder, card) = (&arguments.folder, &arguments.model_card);
+        return base::measure(folder.as_deref(), card.as_deref(), job);
     }
     let mut checks = machine::processor();
     checks.extend(gpu::checks(job));

@@ -186,6 +186,7 @@ mod tests {
     const TEXT: &str = "
 name: a
 base: postcards
+adapter: { lora: { rank: 4 } }
 dataset:
   dreambooth:
     instance: { images: p, identifier: sks, class: tower, prompt: \"a {identifier} {class}\" }
