@@ -37,19 +37,19 @@ golden:
 
 # The tests on an NVIDIA card; needs CUDA at run time.
 gpu:
-    cargo test --release --workspace --features cli/cuda,acceptance/cuda gpu::
+    cargo test --release --features cli/cuda,acceptance/cuda gpu::
 
 # Compiles the CUDA build without having CUDA.
 check-cuda:
-    cargo check --release -p cli --features cuda
+    cargo check --release --workspace --features cli/cuda
 
 # Writes the JSON Schema of recipes that editors read.
 schema:
-    cargo run --release -p cli -- schema recipe > recipes/schema.json
+    cargo run --release --bin populate -- schema recipe > recipes/schema.json
 
 # Times of one training step and three forwards on the embedded base.
 bench:
-    cargo run --release -p cli -- plan recipes/le-depeupleur.yaml
+    cargo run --release --bin populate -- plan recipes/le-depeupleur.yaml
 
 # Trains the embedded base and its evaluator from nothing; hours on a CPU.
 postcards:

@@ -153,8 +153,7 @@ impl Opened {
         role: Role,
         images: &ImageSpec,
     ) -> Result<(), DatasetError> {
-        let mut index = index::index(folder)?;
-        index.captions_are_unread(prompt);
+        let index = index::index(folder)?;
         let captions = vec![prompt.to_owned(); index.pictures.len()];
         self.folder(index, &captions, role, images)
     }
@@ -447,8 +446,8 @@ mod tests {
         assert_eq!(dataset.of_role(Role::Class), [3, 4, 5]);
         assert_eq!(dataset.examples[1].caption, "a sks cylinder");
         assert_eq!(dataset.examples[4].caption, "a cylinder");
-        // Caption files lie beside the pictures and are not read: that is said.
-        assert!(dataset.warnings.iter().any(|w| matches!(w, Warning::Unread { count: 3, .. })));
+        // Caption files beside the pictures are not asked: the recipe names one prompt for all.
+        assert_eq!(dataset.warnings, []);
     }
 
     #[test]

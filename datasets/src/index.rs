@@ -129,22 +129,6 @@ impl Index {
             self.warnings.push(Warning::RepeatsInName { name, repeats });
         }
     }
-
-    /// Notes the caption files that say something else than `prompt`, which stands for them all, and
-    /// the table.
-    pub(crate) fn captions_are_unread(&mut self, prompt: &str) {
-        let differs = |path: &&PathBuf| {
-            fs_err::read_to_string(path).map_or(true, |caption| caption.trim() != prompt)
-        };
-        let captions = self.captions.iter().map(|file| &file.path).filter(differs);
-        let paths: Vec<&PathBuf> = captions.chain(self.table.iter()).collect();
-        if let Some(first) = paths.first() {
-            let first = text(first.file_name());
-            let warning =
-                Warning::Unread { folder: self.folder.clone(), count: paths.len(), first };
-            self.warnings.push(warning);
-        }
-    }
 }
 
 /// A file name for people; what is not Unicode in it is replaced.
