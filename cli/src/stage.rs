@@ -8,7 +8,7 @@ use checkpoints::run_dir::{RunFolder, run_id};
 use datasets::{Dataset, Warning};
 use models::adapter::{self, Exchanged};
 use models::{Base, Device};
-use recipes::{BaseSpec, Loaded, Recipe};
+use recipes::{BaseSpec, Loaded, PredictionSpec, Recipe};
 
 use crate::environment;
 use crate::error::JobError;
@@ -94,6 +94,12 @@ pub(crate) fn recipe_of_run(folder: &RunFolder) -> Result<Box<Recipe>, JobError>
 /// The run that a path means: the run directory itself, or that of the recipe in a file.
 pub(crate) fn run_folder(path: &Path, sets: &[String], runs: &Path) -> Result<RunFolder, JobError> {
     if path.is_dir() {
+        if !sets.is_empty() {
+            return Err(JobError::Usage {
+                message: "`--set` changes a recipe, found a run directory".to_owned(),
+                hint: Some("a run keeps the recipe that it was trained with".to_owned()),
+            });
+        }
         return Ok(RunFolder::open(path)?);
     }
     let recipe = settlement(recipes::load(path, sets)?, "census")?;
@@ -134,6 +140,31 @@ pub(crate) fn warn_of(dataset: &Dataset, terminal: &Terminal) {
     if n_more > 0 {
         terminal.warn(&format!("{n_more} more of the same kinds"));
     }
+}
+
+/// Refuses to train a network for another kind of output than its scheduler will sample with.
+///
+/// # Errors
+///
+/// [`JobError::Usage`] with both kinds.
+pub(crate) fn check_prediction(recipe: &Recipe, base: &Base) -> Result<(), JobError> {
+    let given = base.scheduler.get("prediction_type").and_then(serde_json::Value::as_str);
+    let (of_base, asked) = (given.unwrap_or("epsilon"), recipe.objective.prediction);
+    let fits = match asked {
+        PredictionSpec::Auto => true,
+        PredictionSpec::Epsilon => of_base == "epsilon",
+        PredictionSpec::V => of_base == "v_prediction",
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(JobError::Usage {
+        message: format!(
+            "`objective.prediction` is `{}`, but the base's scheduler says `{of_base}`",
+            if asked == PredictionSpec::V { "v" } else { "epsilon" }
+        ),
+        hint: Some("leave it at `auto`, which asks the base".to_owned()),
+    })
 }
 
 /// Says if the pictures are prepared at another side than the base was made for.

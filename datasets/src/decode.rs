@@ -75,7 +75,13 @@ pub(crate) fn invalid(path: &Path, kind: ProblemKind) -> DatasetError {
 
 /// Reads a file that is not too large.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let bytes = fs_err::metadata(path)?.len();
+    let file = fs_err::metadata(path)?;
+    if !file.is_file() {
+        // A pipe, say, would be waited for without end.
+        let found = "something that is no regular file".to_owned();
+        return Err(ReadError::Kind(ProblemKind::Format { found }));
+    }
+    let bytes = file.len();
     if bytes > MAX_FILE_BYTES {
         return Err(ReadError::Kind(ProblemKind::TooManyBytes { bytes, limit: MAX_FILE_BYTES }));
     }

@@ -41,10 +41,10 @@ pub struct GateRecord {
 }
 
 impl Limit {
-    /// Compares the figure with the limit. A figure without an interval counts as its own interval.
+    /// Compares the figure with the limit. A figure without an interval decides nothing.
     pub fn judge(&self, found: Option<Estimate>) -> GateRecord {
         let judgement = found.map_or(Judgement::Undecided, |estimate| {
-            let [low, high] = estimate.ci.unwrap_or([estimate.value; 2]);
+            let Some([low, high]) = estimate.ci else { return Judgement::Undecided };
             let (most, least) =
                 (self.at_most.unwrap_or(f64::INFINITY), self.at_least.unwrap_or(f64::NEG_INFINITY));
             if low > most || high < least {
@@ -75,8 +75,9 @@ mod tests {
         assert_eq!(judge(0.05, 0.14), Judgement::Undecided);
         assert_eq!(judge(0.11, 0.14), Judgement::Fail);
         assert_eq!(limit.judge(None).judgement, Judgement::Undecided);
-        assert_eq!(limit.judge(Some(Estimate::bare(0.2))).judgement, Judgement::Fail);
+        assert_eq!(limit.judge(Some(Estimate::bare(0.2))).judgement, Judgement::Undecided);
         let least = Limit { figure: "new_share".into(), at_most: None, at_least: Some(0.05) };
-        assert_eq!(least.judge(Some(Estimate::bare(0.02))).judgement, Judgement::Fail);
+        let found = Estimate::with(0.02, [0.01, 0.03], CiKind::Percentile);
+        assert_eq!(least.judge(Some(found)).judgement, Judgement::Fail);
     }
 }

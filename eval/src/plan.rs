@@ -3,7 +3,7 @@
 
 use crate::error::EvalError;
 use crate::panel::{self, Panel, Prompt, Stratum};
-use crate::report::record::ConceptRecord;
+use crate::report::record::{ConceptRecord, Refusal};
 use crate::rows::Model;
 use crate::sample::SHARD;
 use crate::thesaurus::{self, Thesaurus};
@@ -164,6 +164,20 @@ impl CensusPlan {
         pictures.sum::<u64>() * u64::from(spec.sampler.steps)
     }
 
+    /// Strata of which the budget does not ask every prompt.
+    pub(crate) fn left_out(&self) -> Vec<Refusal> {
+        let asked: BTreeSet<&str> =
+            self.drawings.iter().map(|drawing| drawing.prompt.id.as_str()).collect();
+        let left_out = |prompt: &&Prompt| !asked.contains(prompt.id.as_str());
+        let strata: BTreeSet<&str> =
+            self.panel.prompts().filter(left_out).map(|prompt| prompt.stratum.id()).collect();
+        let refusal = |stratum| Refusal {
+            what: format!("prompts of the stratum {stratum}"),
+            reason: "the budget has no seeds for them".into(),
+        };
+        strata.into_iter().map(refusal).collect()
+    }
+
     /// Pictures in all.
     pub fn pictures(&self) -> u64 {
         self.drawings.iter().map(|drawing| u64::from(drawing.seeds)).sum()
@@ -280,7 +294,13 @@ fn rungs(thesaurus: &Thesaurus, concept: &ConceptRecord, dataset: &Dataset) -> V
         ask(Stratum::Unrelated, &|id| !related(id)),
     ]
     .into_iter()
-    .filter(|prompts: &Vec<Prompt>| !prompts.is_empty())
+    .map(|mut prompts: Vec<Prompt>| {
+        // Texts that differ in punctuation alone have one id, and are asked once.
+        let mut ids = BTreeSet::new();
+        prompts.retain(|prompt| ids.insert(prompt.id.clone()));
+        prompts
+    })
+    .filter(|prompts| !prompts.is_empty())
     .collect()
 }
 

@@ -202,7 +202,7 @@ impl<'a> Taker<'a> {
         }
         let prompt =
             Prompt { id: "detector/empty".into(), ..Prompt::new(Stratum::Empty, "", None) };
-        let seeds: Vec<u32> = (0..(self.job.spec.seeds_empty / 4).clamp(128, 512)).collect();
+        let seeds: Vec<u32> = (0..(self.job.spec.seeds_empty / 2).clamp(256, 1024)).collect();
         let pictures = self.sampling.draw(self.job.base, &prompt, &seeds, watch.stop)?;
         let sights = self.words.look(self.job.evaluator, &pictures)?;
         let base: Vec<f64> = sights.iter().map(|sight| self.score(sight).0).collect();
@@ -212,7 +212,9 @@ impl<'a> Taker<'a> {
             .map(|a| self.references.iter().map(|b| f64::from(cosine(a, b))).collect())
             .collect();
         if !self.references.is_empty() {
-            self.detector = Detector::fit(&base, &detector::leave_one_out(&cosines));
+            let (setting, held_out) = base.split_at(base.len() / 2);
+            self.detector = Detector::fit(setting, &detector::leave_one_out(&cosines))
+                .map(|detector| detector.held_out(held_out));
         }
         Ok(checkpoints::fs::atomic_write_json(&stored, &self.detector)?)
     }
@@ -390,6 +392,7 @@ impl<'a> Taker<'a> {
                     .to_owned(),
             );
         }
+        refused.extend(self.plan.left_out());
         let mut rows = self.rows.clone();
         rows.rows.sort_by(|a, b| {
             let key = |row: &Row| (row.stratum, row.prompt.clone(), row.seed_idx, row.model);

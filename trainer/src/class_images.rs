@@ -22,7 +22,9 @@ use crate::objective::scheduler_config;
 const STEPS: usize = 20;
 /// Their noise does not follow the seed of a run, so that runs share them.
 const SEED: u64 = 0;
-/// Pictures per forward pass.
+/// Pixels of the pictures of one forward pass, all together; more pictures than [`BATCH`] never.
+const BATCH_PX: usize = 16 * 64 * 64;
+/// Most pictures per forward pass.
 const BATCH: usize = 16;
 
 /// What class pictures show and where they are kept.
@@ -62,11 +64,10 @@ impl ClassImages<'_> {
         let missing: Vec<usize> = (0..self.count).filter(|&index| !usable(&paths[index])).collect();
         let mut done = self.count - missing.len();
         watch.tell(&Event::ClassImages { done, total: self.count });
-        for batch in missing.chunks(BATCH) {
-            if watch.stop_requested() {
-                return Ok(None);
-            }
-            for (&index, picture) in batch.iter().zip(self.draw(base, batch)?) {
+        let side = self.images.side_px as usize;
+        for batch in missing.chunks((BATCH_PX / (side * side).max(1)).clamp(1, BATCH)) {
+            let Some(pictures) = self.draw(base, batch, watch)? else { return Ok(None) };
+            for (&index, picture) in batch.iter().zip(pictures) {
                 checkpoints::fs::atomic_write(&paths[index], &png(&picture, &paths[index])?)?;
             }
             done += batch.len();
@@ -109,8 +110,13 @@ impl ClassImages<'_> {
         Ok(dir)
     }
 
-    /// Draws the pictures of these indices.
-    fn draw(&self, base: &Base, indices: &[usize]) -> Result<Vec<RgbImage>, TrainError> {
+    /// Draws the pictures of these indices; nothing if a stop is requested before the last step.
+    fn draw(
+        &self,
+        base: &Base,
+        indices: &[usize],
+        watch: &Watch<'_, Event>,
+    ) -> Result<Option<Vec<RgbImage>>, TrainError> {
         let config = scheduler_config(&base.scheduler)?;
         let mut sampler = Sampler::new(SamplerKind::Ddim { eta: 0.0 }, &config, STEPS)?;
         let [channels, height, width] = base.latent_shape([self.images.side_px as usize; 2])?;
@@ -125,14 +131,27 @@ impl ClassImages<'_> {
         let n_pictures = indices.len();
         let start = tensor_from_host(noise, [n_pictures, channels, height, width], &base.device);
         let guided = Guided::new(base, self.prompt, n_pictures, self.guidance_scale)?;
-        let latents = diffusion::sample(
-            &mut sampler,
-            start.clone(),
-            &mut |noisy, t| guided.output(base, noisy, t),
-            &mut |_| start.zeros_like(),
-        )?;
-        images_from_pixels(base.vae.pixels_from_latents(latents))
+        let mut denoise = |noisy: Tensor<4>, t: f64| {
+            if watch.stop_requested() {
+                return Err(Undrawn::Stopped);
+            }
+            guided.output(base, noisy, t).map_err(Undrawn::Failed)
+        };
+        let drawn = diffusion::sample(&mut sampler, start.clone(), &mut denoise, &mut |_| {
+            start.zeros_like()
+        });
+        match drawn {
+            Ok(latents) => Ok(Some(images_from_pixels(base.vae.pixels_from_latents(latents))?)),
+            Err(Undrawn::Stopped) => Ok(None),
+            Err(Undrawn::Failed(error)) => Err(error),
+        }
     }
+}
+
+/// Why a picture was not drawn to its end.
+enum Undrawn {
+    Stopped,
+    Failed(TrainError),
 }
 
 /// Text states of a prompt and of the empty one.

@@ -14,10 +14,10 @@ use crate::stage;
 pub(crate) fn execute(arguments: &ResumeArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
     let folder = RunFolder::open(&arguments.run)?;
     let recipe = stage::recipe_of_run(&folder)?;
-    // `..` and symbolic links have no file name; the real path does.
-    let path = std::path::absolute(&arguments.run).unwrap_or_else(|_| arguments.run.clone());
+    // `.`, `..` and symbolic links have no file name; the real path does.
+    let path = arguments.run.canonicalize().unwrap_or_else(|_| arguments.run.clone());
     let id = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let runs = arguments.run.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let runs = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let settlement = Settlement {
         runs: runs.unwrap_or(Path::new(".")).to_owned(),
         run_id: id,

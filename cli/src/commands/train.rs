@@ -265,6 +265,7 @@ impl UnderWay<'_> {
     /// Trains; gives the results, or nothing if a stop was requested.
     fn fit(&self, spending: &mut Spending) -> Result<Option<Vec<PathBuf>>, JobError> {
         let base = stage::load_base(&self.opened.base_folder, &self.device.device)?;
+        stage::check_prediction(self.recipe, &base)?;
         stage::warn_of_side(self.recipe, &base, self.job.terminal);
         let mut recorder = Recorder::new(Instruments {
             run: self.run,

@@ -65,9 +65,12 @@ fn settlement(
 /// What kind of catalogue a file is, after checking it; `None` for a recipe, or for a file that
 /// cannot be read, of which the recipe's reader knows more to say.
 fn catalogue(path: &Path) -> Result<Option<&'static str>, JobError> {
+    if path.metadata().is_ok_and(|file| file.len() > recipes::MAX_RECIPE_BYTES) {
+        return Ok(None);
+    }
     let bytes = match checkpoints::fs::read(path) {
-        Ok(bytes) if bytes.len() as u64 <= recipes::MAX_RECIPE_BYTES => bytes,
-        Ok(_) | Err(CheckpointError::Io(_)) => return Ok(None),
+        Ok(bytes) => bytes,
+        Err(CheckpointError::Io(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };

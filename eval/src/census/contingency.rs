@@ -65,6 +65,11 @@ impl PairedLabels {
         self.blocks.iter().map(|block| block.base.len()).collect()
     }
 
+    /// Weight and number of pairs of each block.
+    pub fn pools(&self) -> impl Iterator<Item = (f64, usize)> {
+        self.blocks.iter().map(|block| (block.weight, block.base.len()))
+    }
+
     /// Number of pairs in all blocks.
     pub fn n_pairs(&self) -> usize {
         self.lengths().iter().sum()

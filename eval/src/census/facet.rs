@@ -8,7 +8,7 @@ use crate::depopulation::{self, smoothed};
 use crate::error::EvalError;
 use crate::interval::{
     CiKind, Estimate, Replicate, SignFlip, basic, benjamini_hochberg, bhapkar, max_t,
-    max_t_by_spread, mcnemar, sign_flip, stuart_maxwell,
+    max_t_by_spread, mcnemar, never_seen, sign_flip, stuart_maxwell,
 };
 use crate::number::{real, real_u64};
 use crate::panel::Stratum;
@@ -27,6 +27,7 @@ pub(super) struct Analysis<'a> {
     table: Vec<Vec<u64>>,
     seen: Vec<bool>,
     n: f64,
+    pools: Vec<(f64, usize)>,
     shares: Shares,
     pub(super) replicates: Vec<Shares>,
 }
@@ -76,7 +77,7 @@ pub(super) fn analyse(
     let distance = |value: f64, read: &dyn Fn(&Figures) -> f64| spread_from(0.0, value, read);
     let places = |value: f64, read: &dyn Fn(&Figures) -> f64| {
         if analysis.nothing_moved() {
-            return Estimate::with(value, [0.0, analysis.never()], CiKind::RuleOfThree);
+            return Estimate::with(value, [0.0, analysis.never(0.05, 1)], CiKind::RuleOfThree);
         }
         distance(value, read)
     };
@@ -140,6 +141,7 @@ impl<'a> Analysis<'a> {
             table: Vec::new(),
             seen: Vec::new(),
             n: 0.0,
+            pools: Vec::new(),
             shares: PairedLabels { n_categories: 0, blocks: Vec::new() }.shares(None),
             replicates: Vec::new(),
             categories,
@@ -150,6 +152,7 @@ impl<'a> Analysis<'a> {
         let margins = analysis.margins();
         analysis.seen = margins.0.iter().zip(&margins.1).map(|(b, a)| b + a > 0).collect();
         analysis.n = real(labels.n_pairs());
+        analysis.pools = labels.pools().collect();
         analysis.shares = labels.shares(None);
         let (resampler, lengths) = (input.resampler(), labels.lengths());
         analysis.replicates = (0..resampler.draws)
@@ -200,9 +203,9 @@ impl<'a> Analysis<'a> {
         Ok(PairedLabels { n_categories: self.categories.len(), blocks })
     }
 
-    /// Largest share of pairs that may move where none of N was seen to: the rule of three, 3/N.
-    fn never(&self) -> f64 {
-        3.0 / self.n.max(1.0)
+    /// Largest share of pairs that may move where none was seen to, for `k` categories at once.
+    fn never(&self, alpha: f64, k: usize) -> f64 {
+        never_seen(self.pools.iter().copied(), alpha, k)
     }
 
     /// Whether every pair bears the same before and after. Its bootstrap has no spread then.
@@ -339,12 +342,12 @@ impl<'a> Analysis<'a> {
         let id = &self.categories[i];
         let entity = self.input.thesaurus.entity(id);
         let margins = self.margins();
-        let never = self.never();
-        // The bootstrap of pairs that all agree has no spread: what was never seen has a share of
-        // up to 3/N none the less.
+        let n_seen = self.seen.iter().filter(|&&seen| seen).count();
+        let [never, never_90] = [0.05, 0.10].map(|alpha| self.never(alpha, n_seen));
+        // The bootstrap of pairs that all agree has no spread, and what was never seen to move may.
         let still = margins.0[i] + margins.1[i] == 2 * self.table[i][i];
         let (ci, ci_90, ci_kind) = if still {
-            ([-never, never], [-never, never], CiKind::RuleOfThree)
+            ([-never, never], [-never_90, never_90], CiKind::RuleOfThree)
         } else {
             (intervals.delta[i], intervals.delta_90[i], CiKind::MaxT)
         };
@@ -375,7 +378,7 @@ impl<'a> Analysis<'a> {
             obedience_b: None,
             obedience_a: None,
             prior: entity.and_then(|entity| entity.prior),
-            vanished_below: (margins.1[i] == 0).then_some(never),
+            vanished_below: (margins.1[i] == 0).then(|| self.never(0.05, 1)),
             verdict: if self.seen[i] {
                 verdict(ci, contrast_ci, ci_90, self.shares.base[i])
             } else {

@@ -6,7 +6,7 @@ use super::{CensusInput, len};
 use crate::detector::Detector;
 use crate::dose::{half_effect_dose, isotonic};
 use crate::error::EvalError;
-use crate::interval::{CiKind, Estimate, percentile};
+use crate::interval::{CiKind, Estimate, never_seen, percentile};
 use crate::number::{real, real_u64};
 use crate::panel::Stratum;
 use crate::report::record::{BeforeAfter, DosePoint, DoseRecord, LeakLevel, LeakRecord, Refusal};
@@ -75,20 +75,35 @@ fn share(input: &CensusInput, flags: &Flags, detector: Option<&Detector>) -> Sha
         after.push(a);
         bleed.push(a - b);
     }
-    let n: usize = flags.lengths().iter().sum();
-    let never = truth(3.0 / real(n.max(1)), detector);
-    let one = |q: f64, drawn: &[f64]| {
-        let value = truth(q, detector);
-        if q <= 0.0 {
-            return Estimate::with(value, [0.0, never], CiKind::RuleOfThree);
-        }
-        with_percentiles(value, drawn)
-    };
-    Share {
-        before: one(q_b, &before),
-        after: one(q_a, &after),
-        bleed: with_percentiles(truth(q_a, detector) - truth(q_b, detector), &bleed),
+    let one = |q: f64, drawn: &[f64]| bounded(q, drawn, flags, detector);
+    let (one_b, one_a) = (one(q_b, &before), one(q_a, &after));
+    let mut change = with_percentiles(one_a.value - one_b.value, &bleed);
+    // Where no replicate differs from another, the ends of both shares still bound the change.
+    if let ([Some(b), Some(a)], Some([low, high])) = ([one_b.ci, one_a.ci], change.ci)
+        && high - low < 1e-12
+    {
+        change = Estimate::with(change.value, [a[0] - b[1], a[1] - b[0]], CiKind::RuleOfThree);
     }
+    Share { before: one_b, after: one_a, bleed: change }
+}
+
+/// The share behind a rate `q`. A bootstrap of pictures that are all alike has no spread, so at both
+/// ends the interval is widened by what may have been missed.
+fn bounded(q: f64, drawn: &[f64], flags: &Flags, detector: Option<&Detector>) -> Estimate {
+    let value = detector.map_or(q, |d| d.correct_always(q));
+    let Some([low, high]) = percentile(drawn, 0.95) else { return Estimate::bare(value) };
+    let never = never_seen(flags.0.iter().map(|(weight, base, _)| (*weight, base.len())), 0.05, 1);
+    if value <= 0.0 {
+        let gap = detector.map_or(1.0, |d| (d.tpr() - d.fpr()).max(0.05));
+        return Estimate::with(value, [0.0, high.max((never / gap).min(1.0))], CiKind::RuleOfThree);
+    }
+    if q >= 1.0 {
+        // As if every picture of the concept were found, which bounds its share from below.
+        let fpr = detector.map_or(0.0, Detector::fpr);
+        let least = ((1.0 - never - fpr) / (1.0 - fpr)).max(0.0);
+        return Estimate::with(value, [low.min(least), 1.0], CiKind::RuleOfThree);
+    }
+    Estimate::with(value, [low, high], CiKind::Percentile)
 }
 
 fn with_percentiles(value: f64, drawn: &[f64]) -> Estimate {

@@ -13,6 +13,7 @@ pub use marginal::{
     stuart_maxwell,
 };
 
+use crate::number::real;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,16 @@ impl Estimate {
     }
 }
 
+/// Largest share that may lie behind a count of 0, at level 1 − `alpha` for each of `k` questions at
+/// once: `ln(k/α)·max ω/n` over prompts of weight `ω` and `n` pictures each. For one prompt and one
+/// question it is the rule of three, 3/N.
+///
+/// All of what was missed may sit in the prompt that was asked least for its weight.
+pub fn never_seen(pools: impl Iterator<Item = (f64, usize)>, alpha: f64, k: usize) -> f64 {
+    let unit = pools.map(|(weight, n)| weight / real(n.max(1))).fold(0.0, f64::max);
+    (unit * libm::log(real(k.max(1)) / alpha)).min(1.0)
+}
+
 /// How an interval was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -50,8 +61,25 @@ pub enum CiKind {
     Percentile,
     /// Reflected percentiles, widened to hold the estimate; for distances, which are biased upward.
     Basic,
-    /// Nothing was counted; the upper end is 3/N.
+    /// Nothing was counted, or everything: see [`never_seen`].
     RuleOfThree,
     /// Wilson's score interval of a share.
     Wilson,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_seen_may_hide_in_the_prompt_asked_least() {
+        let never = |pools: &[(f64, usize)], k| never_seen(pools.iter().copied(), 0.05, k);
+        // 0.95 = (1 − p)^300 has p = 3/300 within a few per cent of itself.
+        assert!((never(&[(1.0, 300)], 1) - 0.01).abs() < 2e-4);
+        assert!(((1.0 - never(&[(1.0, 300)], 1)).powi(300) - 0.05).abs() < 2e-3);
+        // A tenth of the weight on 32 of 640 pictures: 1 − (1 − p)^32 with p = 0.094 is 0.95.
+        assert!((never(&[(0.6, 512), (0.1, 32), (0.3, 96)], 1) - 0.1 * 0.0936).abs() < 1e-4);
+        assert!(never(&[(1.0, 300)], 13) > 1.8 * never(&[(1.0, 300)], 1));
+        assert!((never(&[], 1)).abs() < f64::EPSILON);
+    }
 }

@@ -84,6 +84,11 @@ impl<'a> Page<'a> {
         let census = self.census;
         let name = &census.concept.name;
         let identifier = census.concept.identifier.as_deref().unwrap_or(name);
+        let counted = if census.leak.levels.iter().all(|level| level.corrected) {
+            "corrected for the detector’s misses and false alarms"
+        } else {
+            "as the detector fired, uncorrected"
+        };
         let label = |id: &str| match id {
             "identifier" => format!("asked by “{identifier}”"),
             "plain" => "the same words without it".to_owned(),
@@ -103,7 +108,7 @@ impl<'a> Page<'a> {
                 }
             }
             table class="rungs" {
-                caption { "Places of 100 in which the detector finds the " (name) ", before and after; line: 95 % interval after." }
+                caption { "Places of 100 that show the " (name) ", " (counted) ", before and after; line: 95 % interval after." }
                 thead { tr { th scope="col" { "prompt" } th scope="col" class="wide" { span class="sr" { "chart" } } th scope="col" class="num" { "before" } th scope="col" class="num" { "after" } } }
                 tbody {
                     @for level in &census.leak.levels {

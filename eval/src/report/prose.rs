@@ -4,6 +4,7 @@ use super::RunInfo;
 use super::json::CensusReport;
 use super::record::{EntityRecord, FacetRecord, LeakLevel, Verdict};
 use crate::interval::Estimate;
+use crate::thesaurus::{BLOCKED, NONE};
 
 /// `value` with `digits` decimals and a true minus sign; −0 is 0.
 pub fn number(value: f64, digits: usize) -> String {
@@ -77,8 +78,11 @@ pub fn level<'a>(census: &'a CensusReport, id: &str) -> Option<&'a LeakLevel> {
 pub fn losers(census: &CensusReport) -> Vec<&EntityRecord> {
     let mut losers: Vec<&EntityRecord> = home(census)
         .map(|facet| {
-            let lost =
-                |e: &&EntityRecord| matches!(e.verdict, Verdict::Depopulated | Verdict::Fell);
+            let lost = |e: &&EntityRecord| {
+                matches!(e.verdict, Verdict::Depopulated | Verdict::Fell)
+                    && !matches!(e.id.as_str(), NONE | BLOCKED)
+                    && e.id != census.concept.id
+            };
             facet.entities.iter().filter(lost).collect()
         })
         .unwrap_or_default();
@@ -94,11 +98,14 @@ pub fn finding(census: &CensusReport, info: &RunInfo) -> String {
         None => format!("How often the {name} comes unasked could not be counted"),
         Some(level) => {
             let share = estimate(&level.after, 100.0, 1);
-            if level.bleed.ci.is_some_and(|ci| ci[0] > 0.0) {
+            let rose = |e: &EntityRecord| matches!(e.verdict, Verdict::Favoured | Verdict::Rose);
+            let mut entities = home(census).into_iter().flat_map(|facet| &facet.entities);
+            let arrived = entities.any(|e| e.id == census.concept.id && rose(e));
+            if arrived && level.bleed.ci.is_some_and(|ci| ci[0] > 0.0) {
                 format!("Of 100 unasked {noun}s, {share} now show the {name}")
             } else {
                 format!(
-                    "Unasked, the {name} comes no more often than chance explains: {share} of 100 {noun}s"
+                    "Unasked, the {name} was found in {share} of 100 {noun}s, which cannot be told from chance"
                 )
             }
         }

@@ -198,7 +198,7 @@ pub struct EntityRecord {
     pub obedience_a: Option<f64>,
     /// Published share in the base's training world.
     pub prior: Option<f64>,
-    /// Upper bound 3/N where no adapted picture bears it.
+    /// Upper bound (`interval::never_seen`) where no adapted picture bears it.
     pub vanished_below: Option<f64>,
     /// What may be said of it.
     pub verdict: Verdict,

@@ -84,7 +84,7 @@ fn the_finding_gives_shares_and_intervals() {
         reduce(&synthetic(60, &|_, seed| settled(crate::rows::Model::Base, seed))).unwrap();
     let told = prose::finding(&nothing, &info);
     assert!(
-        told.contains("no more often than chance") && told.contains("no single entity"),
+        told.contains("cannot be told from chance") && told.contains("no single entity"),
         "{told}"
     );
 }

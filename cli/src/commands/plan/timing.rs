@@ -42,6 +42,7 @@ pub(super) fn measure(
     job: &Job<'_>,
 ) -> Result<Timing, JobError> {
     let base = stage::load_base(&opened.base_folder, &device.device)?;
+    stage::check_prediction(recipe, &base)?;
     stage::warn_of_side(recipe, &base, job.terminal);
     let forward_secs = forward_secs(recipe, &base)?;
     let step_secs = step_secs(recipe, opened, &base, job)?;
