@@ -9,8 +9,8 @@ base=checkpoints/postcards
 
 if [ -z "${POPULATE:-}" ]; then
     features=()
-    [ "$device" = cuda ] && features=(--features cuda)
-    cargo build --release -p cli "${features[@]}"
+    [ "$device" = cuda ] && features=(--features cli/cuda)
+    cargo build --release --bin populate "${features[@]}"
     POPULATE=target/release/populate
 fi
 

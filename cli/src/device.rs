@@ -73,7 +73,7 @@ impl DeviceError {
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::NotCompiled => {
-                "build with `cargo build --release -p cli --features cuda`, or use `--device cpu`"
+                "build with `cargo build --release --features cli/cuda`, or use `--device cpu`"
                     .to_owned()
             }
             Self::Absent { .. } => {
@@ -149,11 +149,11 @@ fn cuda(_index: usize) -> ChosenDevice {
 /// stray file there must not change a run. Kernels and tuning results are kept in the user's cache.
 #[cfg(feature = "cuda")]
 fn configure() {
-    use burn::runtime_config::{BurnConfig, RuntimeConfig};
-    use cubecl::config::CubeClRuntimeConfig;
+    use burn::BurnConfig;
     use cubecl::config::cache::CacheConfig;
     use cubecl::config::memory::PersistentMemory;
     use cubecl::config::streaming::StreamPolicy;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
     let mut config = CubeClRuntimeConfig::default();
     config.environment.path = CacheConfig::Directory(environment::cache_dir().join("kernels"));
