@@ -130,7 +130,14 @@ fn without_comment(line: &str) -> &str {
 
 /// Files whose code holds one of `words`, less those where it is allowed.
 fn found(words: &[&str], allowed: &[&str]) -> Vec<String> {
-    let holds = |source: &Source| words.iter().any(|word| source.code.contains(word));
+    // `EventFile::create` is no `File::create`.
+    let begins = |code: &str, at: usize, word: &str| {
+        !word.starts_with(char::is_alphanumeric) || !code[..at].ends_with(char::is_alphanumeric)
+    };
+    let holds = |source: &Source| {
+        let code = &source.code;
+        words.iter().any(|word| code.match_indices(word).any(|(at, _)| begins(code, at, word)))
+    };
     let is_allowed = |path: &str| allowed.iter().any(|start| path.starts_with(start));
     let sources = sources().into_iter().filter(|source| holds(source) && !is_allowed(&source.path));
     sources.map(|source| source.path).collect()
@@ -236,7 +243,6 @@ fn only_checkpoints_writes_files() {
         // Through the trait that only `fs.rs` implements.
         "checkpoints/src/postcards.rs",
         "checkpoints/src/run_dir/checkpoint.rs",
-        "checkpoints/src/run_dir/mod.rs",
     ];
     expect_none(&writers, &allowed);
 }

@@ -190,10 +190,6 @@ fn exceeds(difference: f64, dtype: AdapterDtype) -> bool {
     difference.is_nan() || difference > tolerance(dtype)
 }
 
-/// How much larger the difference of a network's output may be than that of its values: the
-/// rounding of its layers adds up.
-const LAYERS_ADD: f64 = 5.0;
-
 /// Largest relative difference that rounding to a number format can explain.
 fn tolerance(dtype: AdapterDtype) -> f64 {
     match dtype {
@@ -229,7 +225,7 @@ fn check_same(
     }
     let (found, wanted) = (probe(base, &read)?, probe(base, adapter)?);
     let difference = distance(&found, &wanted) / length(&wanted);
-    if exceeds(difference / LAYERS_ADD, dtype) {
+    if exceeds(difference, dtype) {
         findings.push(format!("the network's output differs by {difference:e}"));
     }
     if findings.is_empty() {
@@ -323,7 +319,7 @@ pub fn check_values(values: &TensorMap, base: &Base) -> Result<(), TrainError> {
 pub fn check_base(read: &Base, trainee: &Trainee, dtype: AdapterDtype) -> Result<(), TrainError> {
     let (found, wanted) = (output(read)?, output(trainee.base())?);
     let difference = distance(&found, &wanted) / length(&wanted);
-    if !exceeds(difference / LAYERS_ADD, dtype) {
+    if !exceeds(difference, dtype) {
         return Ok(());
     }
     let findings = vec![format!("the network's output differs by {difference:e}")];
