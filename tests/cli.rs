@@ -45,6 +45,21 @@ fn exit_0_done() {
     assert_eq!(ended.last_json()["pictures"], 4);
 }
 
+#[test]
+fn exit_64_what_contradicts_the_base_or_the_run() {
+    let world = World::new();
+    world.recipe(4, "");
+    let train = ["train", "tiny.yaml", "--runs", "r", "--device", "cpu"];
+    let wrong = [&train[..], &["--set", "objective.prediction=v"]].concat();
+    let ended = world.run(&wrong).expect(64);
+    assert!(ended.stderr.contains("the base's scheduler says `epsilon`"), "{}", ended.stderr);
+    std::fs::remove_dir_all(world.path("r")).unwrap();
+    world.run(&[&train[..], &["--set", "objective.prediction=epsilon"]].concat()).expect(0);
+    let run = world.only_run("r").display().to_string();
+    let ended = world.run(&["census", &run, "--set", "seed=8"]).expect(64);
+    assert!(ended.stderr.contains("found a run directory"), "{}", ended.stderr);
+}
+
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn exit_69_a_device_that_this_build_cannot_use() {

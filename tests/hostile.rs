@@ -126,6 +126,17 @@ fn png_bomb(side_px: u32) -> Vec<u8> {
     bytes
 }
 
+/// A pipe would be waited for without end; this one merely is no regular file.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_not_read() {
+    let world = World::new();
+    world.recipe(4, "");
+    std::os::unix::fs::symlink("/dev/null", world.path("pictures/device.png")).unwrap();
+    let ended = world.run(&["validate", "tiny.yaml"]);
+    refused(ended, 65, "no regular file");
+}
+
 #[test]
 fn every_bad_picture_is_named_and_none_is_skipped() {
     let world = World::new();

@@ -46,6 +46,8 @@ impl Estimate {
 /// question it is the rule of three, 3/N.
 ///
 /// All of what was missed may sit in the prompt that was asked least for its weight.
+///
+/// Source: Hanley & Lippman-Hand 1983, JAMA 249:1743, weighted, with Bonferroni's bound over `k`.
 pub fn never_seen(pools: impl Iterator<Item = (f64, usize)>, alpha: f64, k: usize) -> f64 {
     let unit = pools.map(|(weight, n)| weight / real(n.max(1))).fold(0.0, f64::max);
     (unit * libm::log(real(k.max(1)) / alpha)).min(1.0)
