@@ -2,6 +2,7 @@
 //! through a confusion matrix, and the two-rate correction of a detector.
 
 use crate::number::real_u64;
+use recipes::draws;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,26 @@ impl Confusion {
                 })
                 .collect(),
         )
+    }
+
+    /// As many verified pictures per truth, drawn from these with replacement: what another panel
+    /// of verified pictures might have counted.
+    pub fn resampled(&self, stream: &mut draws::Stream) -> Self {
+        let redraw = |row: &Vec<u64>| {
+            let (n, mut counts) = (row.iter().sum::<u64>(), vec![0; row.len()]);
+            for _ in 0..n {
+                let mut rest = draws::below(stream, n);
+                let label = row.iter().position(|&count| {
+                    let found = rest < count;
+                    rest = rest.saturating_sub(count);
+                    found
+                });
+                counts[label.unwrap_or(0)] += 1;
+            }
+            counts
+        };
+        let counts = self.counts.iter().map(redraw).collect();
+        Self { entities: self.entities.clone(), counts }
     }
 }
 
@@ -145,7 +166,7 @@ pub fn rogan_gladen(q: f64, tpr: f64, fpr: f64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::census::diversity::tests::categorical;
-    use recipes::draws::{self, Purpose};
+    use recipes::draws::Purpose;
 
     fn diagonal(k: usize) -> Vec<Vec<f64>> {
         (0..k).map(|j| (0..k).map(|i| if i == j { 0.8 } else { 0.05 }).collect()).collect()
@@ -171,6 +192,29 @@ mod tests {
             .map(|i| sample(&m.iter().map(|row| row[i]).collect::<Vec<_>>(), n, stream))
             .collect();
         (0..k).map(|j| (0..k).map(|i| columns[i][j]).collect()).collect()
+    }
+
+    /// Of 4,000 redraws of 25 pictures labelled 4:1, the mean is 20 and the variance 25 × 0.8 × 0.2.
+    #[test]
+    fn a_resampled_row_is_multinomial_and_keeps_its_sum() {
+        let entities = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let counts = vec![vec![20, 5, 0], vec![0, 30, 0], vec![0, 0, 7]];
+        let confusion = Confusion { entities, counts };
+        let mut stream = draws::stream(1, 0, 0, Purpose::Bootstrap);
+        let n = 4000.0;
+        let (mut sum, mut square) = (0.0, 0.0);
+        for _ in 0..4000 {
+            let drawn = confusion.resampled(&mut stream);
+            assert_eq!(drawn.counts[0].iter().sum::<u64>(), 25);
+            assert_eq!(drawn.counts[1..], confusion.counts[1..]);
+            assert_eq!(drawn.counts[0][2], 0);
+            let x = real_u64(drawn.counts[0][0]);
+            (sum, square) = (sum + x, square + x * x);
+        }
+        let mean = sum / n;
+        let variance = square / n - mean * mean;
+        assert!((mean - 20.0).abs() < 0.15, "{mean}");
+        assert!((variance - 4.0).abs() < 0.4, "{variance}");
     }
 
     #[test]

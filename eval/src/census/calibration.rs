@@ -1,12 +1,13 @@
 //! The base's shares, corrected for what the evaluator is known to get wrong.
 
 use super::CensusInput;
-use super::contingency::total_variation;
+use super::contingency::{Shares, total_variation};
 use super::facet::Analysis;
 use crate::calibrate::{LARGEST_CONDITION, LEAST_VERIFIED, condition, simplex_least_squares};
 use crate::interval::basic;
 use crate::report::record::{CalibrationRecord, Refusal};
 use crate::thesaurus::Facet;
+use recipes::draws;
 
 /// Replicates that the interval of the corrected distance uses; each solves a least-squares problem.
 const REPLICATES: usize = 200;
@@ -45,20 +46,22 @@ pub(super) fn base(
         let sum = raw.iter().sum::<f64>().max(f64::MIN_POSITIVE);
         raw.iter().map(|share| share / sum).collect()
     };
-    let corrected = |shares: &[f64]| simplex_least_squares(&matrix, &observed(shares));
-    let base = corrected(&analysis.shares().base);
+    let base = simplex_least_squares(&matrix, &observed(&analysis.shares().base));
     let prior: Option<Vec<f64>> = confusion
         .entities
         .iter()
         .map(|id| input.thesaurus.entity(id).and_then(|entity| entity.prior))
         .collect();
     let tv_to_prior = prior.map(|prior| {
-        let drawn: Vec<f64> = analysis
-            .replicates
-            .iter()
-            .take(REPLICATES)
-            .map(|shares| total_variation(&corrected(&shares.base), &prior))
-            .collect();
+        // The matrix is an estimate as well: it is drawn anew with the pictures.
+        let mut stream = draws::keyed(input.seed, &format!("confusion of {}", facet.id));
+        let replicate = |shares: &Shares| {
+            let redrawn = confusion.resampled(&mut stream).matrix()?;
+            let corrected = simplex_least_squares(&redrawn, &observed(&shares.base));
+            Some(total_variation(&corrected, &prior))
+        };
+        let of_pictures = analysis.replicates.iter().take(REPLICATES);
+        let drawn: Vec<f64> = of_pictures.filter_map(replicate).collect();
         basic(total_variation(&base, &prior), &drawn, 0.0)
     });
     Some(CalibrationRecord { confusion: confusion.clone(), condition, base, tv_to_prior })
