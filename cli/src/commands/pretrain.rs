@@ -31,6 +31,7 @@ pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome,
         metrics: run.journal("metrics.jsonl")?,
         events: None,
         progress: job.progress(),
+        last_step: 0,
         failure: None,
     };
     let trained = {
@@ -39,22 +40,23 @@ pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome,
         pretrain(recipe, run.path(), &device.device, &mut watch)
     };
     listener.progress.end();
-    if let Some(error) = listener.failure {
-        return Err(error);
-    }
-    let (step, end, reason) = match &trained {
+    let last_step = listener.last_step;
+    let trained = listener.failure.map_or_else(|| Ok(trained?), Err);
+    let (step, exit, reason) = match &trained {
         Ok(Pretrained::Finished(_)) => (recipe.fit.steps, Exit::Done, "finished".to_owned()),
         Ok(Pretrained::Interrupted(step)) => (*step, Exit::Requeue, "stopped".to_owned()),
-        Err(_) => (0, Exit::Bug, "failed".to_owned()),
+        Err(error) => (last_step, error.exit(), error.to_string()),
     };
-    let trained = trained?;
-    run.end(&AttemptEnd {
+    let ended = run.end(&AttemptEnd {
         step,
-        exit_code: end.code(),
+        exit_code: exit.code(),
         reason,
         ended_at: environment::unix_seconds(),
         seconds_from_signal: job.stop.first().map(|request| request.seconds_ago()),
-    })?;
+    });
+    // The first error is the one to report.
+    let trained = trained?;
+    ended?;
     Ok(match trained {
         Pretrained::Finished(path) => {
             let record = json!({ "event": "finished", "path": path, "steps": recipe.fit.steps });
@@ -70,6 +72,7 @@ struct Listener<'a> {
     metrics: Journal,
     events: Option<EventFile>,
     progress: Progress<'a>,
+    last_step: u64,
     failure: Option<JobError>,
 }
 
@@ -82,6 +85,7 @@ impl Listener<'_> {
     }
 
     fn record(&mut self, step: &Step, run: &RunDir) -> Result<(), JobError> {
+        self.last_step = step.step;
         self.progress.tick(&Tick {
             phase: "train",
             unit: "steps",
