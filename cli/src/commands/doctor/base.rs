@@ -112,6 +112,12 @@ fn table(figures: &BaseFigures, sha256: &str, device: &str) -> String {
             facet.total_variation_raw,
         );
     }
+    match figures.shortfalls().as_slice() {
+        [] => text.push_str("\nAll bounds of a release are met.\n"),
+        missed => {
+            let _ = writeln!(text, "\nBounds of a release that are missed: {}.", missed.join("; "));
+        }
+    }
     for facet in &figures.facets {
         let shares: Vec<String> = facet
             .shares
@@ -172,5 +178,16 @@ mod tests {
         let expected =
             "style: evaluator right in 99.1 %, unasked total variation 0.040 (as counted 0.050)";
         assert_eq!(facet_line(&facet), expected);
+    }
+
+    #[test]
+    fn a_card_names_the_bounds_that_are_missed() {
+        let mut figures = BaseFigures { extent: Extent::FULL, psnr_db: 27.0, facets: Vec::new() };
+        let card = table(&figures, "0123456789abcdef", "a processor");
+        assert!(card.contains("All bounds of a release are met."), "{card}");
+        figures.psnr_db = 25.0;
+        let card = table(&figures, "0123456789abcdef", "a processor");
+        let missed = "missed: reconstruction PSNR in dB: 25.000, expected at least 26.";
+        assert!(card.contains(missed), "{card}");
     }
 }
