@@ -67,6 +67,26 @@ pub(crate) enum Verb {
     Completions(CompletionsArguments),
 }
 
+impl Verb {
+    /// Whether a request to stop is answered at the next boundary, with what was done kept.
+    pub(crate) const fn stops_in_order(&self) -> bool {
+        match self {
+            Self::Train(_)
+            | Self::Resume(_)
+            | Self::Census(_)
+            | Self::Run(_)
+            | Self::Generate(_) => true,
+            Self::Validate(_)
+            | Self::Plan(_)
+            | Self::Report(_)
+            | Self::Inspect(_)
+            | Self::Doctor(_)
+            | Self::Schema(_)
+            | Self::Completions(_) => false,
+        }
+    }
+}
+
 /// A recipe with overrides.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RecipeArguments {

@@ -108,7 +108,13 @@ fn panicked(story: &str, terminal: &Terminal) -> Exit {
 }
 
 fn execute(arguments: &Arguments, terminal: &Terminal) -> Exit {
-    let outcome = StopRequests::listen()
+    // A verb that never looks at the flag must end as the system ends it.
+    let listened = if arguments.verb.stops_in_order() {
+        StopRequests::listen()
+    } else {
+        Ok(StopRequests::default())
+    };
+    let outcome = listened
         .map_err(JobError::Signals)
         .and_then(|stop| commands::execute(arguments, terminal, &stop))
         .and_then(|outcome| terminal.failure().map_or(Ok(outcome), |e| Err(JobError::Output(e))));
