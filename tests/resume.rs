@@ -6,7 +6,7 @@ use std::path::Path;
 use checkpoints::TensorFile;
 use checkpoints::run_dir::RunFolder;
 
-use crate::world::{UnderWay, World, is_step};
+use crate::world::{Ended, UnderWay, World, is_step};
 
 const STEPS: u64 = 10;
 
@@ -65,6 +65,26 @@ fn asked_to_stop_a_run_commits_and_resumes_to_the_same_bytes() {
     let directory = run.display().to_string();
     world.run(&["resume", &directory, "--device", "cpu"]).expect(0);
     assert_eq!(adapter(&run), whole);
+}
+
+/// Its recipe names the base and the pictures by relative paths. The preview of the step at which
+/// it was stopped is drawn when it goes on.
+#[test]
+fn a_run_goes_on_from_any_folder_and_misses_no_preview() {
+    let world = World::new();
+    world.recipe(STEPS, "");
+    let train = ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"];
+    let command = [&train[..], &["--set", "fit.previews.every=1"]].concat();
+    let mut program = UnderWay::start(world.command(&command));
+    assert!(program.read_until(|record| is_step(record, 2)));
+    program.signal("TERM");
+    assert_eq!(program.end(), Some(75));
+    let run = world.only_run("r");
+    Ended::of(world.command(&["resume", ".", "--device", "cpu"]).current_dir(&run)).expect(0);
+    assert!(run.join("adapter.safetensors").is_file());
+    for step in 0..=STEPS {
+        assert!(run.join(format!("previews/step-{step:08}.png")).is_file(), "step {step}");
+    }
 }
 
 #[test]

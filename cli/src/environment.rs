@@ -93,6 +93,16 @@ impl Stopwatch {
     }
 }
 
+/// The folder from which relative paths count.
+pub(crate) fn working_dir() -> Option<PathBuf> {
+    std::env::current_dir().ok()
+}
+
+/// Makes relative paths count from `dir`; whether that was possible.
+pub(crate) fn enter(dir: &Path) -> bool {
+    std::env::set_current_dir(dir).is_ok()
+}
+
 /// Four hex digits that tell this process's checkpoints from those of others.
 pub(crate) fn attempt_id() -> String {
     let digits = RandomState::new().build_hasher().finish() & 0xffff;

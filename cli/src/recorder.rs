@@ -123,10 +123,21 @@ impl<'a> Recorder<'a> {
             }
             Event::ClassImages { done, total } => self.count("class images", *done, *total),
             Event::Cached { done, total } => self.count("cache", *done, *total),
+            Event::Resumed { step, checkpoint } => {
+                self.step = *step;
+                self.last_checkpoint = Some(*step);
+                // The stop may have come before the preview of what it saved.
+                if *step > 0 && !self.run.path().join(preview_file(*step)).exists() {
+                    self.begin_events(*step)?;
+                    self.preview(*step, checkpoint)?;
+                }
+            }
             Event::Began(beginning) => {
                 (self.total, self.step) = (beginning.total, beginning.step);
                 self.images_per_step = beginning.images_per_step;
-                self.begin_events(beginning.step)?;
+                if self.events.is_none() {
+                    self.begin_events(beginning.step)?;
+                }
                 let text = format!(
                     "{} values in {} modules; step {} of {}",
                     beginning.n_parameters, beginning.n_modules, beginning.step, beginning.total
@@ -206,13 +217,18 @@ impl<'a> Recorder<'a> {
         }
         let record = json!({ "event": "saved", "step": step, "checkpoint": checkpoint });
         self.progress.note(&format!("checkpoint of step {step}"), &record);
-        if self.previews.is_due(step) && !self.stop.flag().load(Ordering::Relaxed) {
-            self.spending.enter(energy::Phase::Sample)?;
-            let rows = self.previews.of_checkpoint(checkpoint, self.stop.flag())?;
-            self.keep_previews(step, &rows)?;
-            self.spending.enter(energy::Phase::Train)?;
+        self.preview(step, checkpoint)?;
+        Ok(self.spending.enter(energy::Phase::Train)?)
+    }
+
+    /// Draws the previews of a checkpoint, if they are due.
+    fn preview(&mut self, step: u64, checkpoint: &Path) -> Result<(), JobError> {
+        if !self.previews.is_due(step) || self.stop.flag().load(Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        self.spending.enter(energy::Phase::Sample)?;
+        let rows = self.previews.of_checkpoint(checkpoint, self.stop.flag())?;
+        self.keep_previews(step, &rows)
     }
 
     /// Writes previews into the run directory and into the event file, each under its own tag.
@@ -221,7 +237,7 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let sheet = picture::png(&picture::sheet(rows), &[])?;
-        self.run.write(&format!("previews/step-{step:08}.png"), &sheet)?;
+        self.run.write(&preview_file(step), &sheet)?;
         let at = At { step, wall_time: environment::unix_seconds() };
         let Some(events) = &mut self.events else { return Ok(()) };
         for (row_idx, row) in rows.iter().enumerate() {
@@ -270,6 +286,11 @@ impl<'a> Recorder<'a> {
             self.progress.note(&text, &record);
         }
     }
+}
+
+/// Where the previews of a step lie in the run directory.
+fn preview_file(step: u64) -> String {
+    format!("previews/step-{step:08}.png")
 }
 
 /// The account on which a kind of work is booked.

@@ -4,7 +4,7 @@ use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 
 use checkpoints::folder::ModelFolder;
-use checkpoints::run_dir::{RunFolder, run_id};
+use checkpoints::run_dir::{AttemptRecord, RunFolder, run_id};
 use datasets::{Dataset, Warning};
 use models::adapter::{self, Exchanged};
 use models::{Base, Device};
@@ -80,6 +80,29 @@ pub(crate) fn settlement(loaded: Loaded, verb: &str) -> Result<Box<Recipe>, JobE
     }
 }
 
+/// Entry of an attempt's record: the folder from which the relative paths of its recipe count.
+pub(crate) const STARTED_IN: &str = "started_in";
+
+/// Opens a run and goes to where its last attempt was started, if that folder is there: from it
+/// the relative paths of the recipe count.
+///
+/// # Errors
+///
+/// [`JobError::Checkpoint`] if the folder is no run.
+pub(crate) fn open_run(path: &Path) -> Result<RunFolder, JobError> {
+    let folder = RunFolder::open(path)?;
+    let started_in = folder.attempts()?.into_iter().rev().find_map(|record| match record {
+        AttemptRecord::Start { mut attempt, .. } => attempt.engine.remove(STARTED_IN),
+        AttemptRecord::End { .. } => None,
+    });
+    let here = environment::working_dir();
+    let elsewhere = started_in.map(PathBuf::from).filter(|dir| here.as_ref() != Some(dir));
+    match (elsewhere, path.canonicalize()) {
+        (Some(dir), Ok(real)) if environment::enter(&dir) => Ok(RunFolder::open(&real)?),
+        _ => Ok(folder),
+    }
+}
+
 /// The recipe that a run directory holds.
 ///
 /// # Errors
@@ -100,7 +123,7 @@ pub(crate) fn run_folder(path: &Path, sets: &[String], runs: &Path) -> Result<Ru
                 hint: Some("a run keeps the recipe that it was trained with".to_owned()),
             });
         }
-        return Ok(RunFolder::open(path)?);
+        return open_run(path);
     }
     let recipe = settlement(recipes::load(path, sets)?, "census")?;
     let opened = Opened::of(&recipe)?;

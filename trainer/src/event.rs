@@ -24,6 +24,13 @@ pub enum Event {
         /// Pictures in all.
         total: usize,
     },
+    /// Work goes on from a checkpoint of an earlier attempt.
+    Resumed {
+        /// Steps done.
+        step: u64,
+        /// Its folder; it exists at least until the next event.
+        checkpoint: PathBuf,
+    },
     /// Training is about to begin or to go on; at step 0 the model still is the base.
     Began(Beginning),
     /// One optimizer step was done.

@@ -67,6 +67,9 @@ pub fn fit(job: &Job<'_>, watch: &mut Watch<'_, Event>) -> Result<Fitted, TrainE
     let map = adapter::key_map(&adapter::base_layers(job.base), job.base.unet.config())?;
     let mut trainee = Trainee::new(&job.recipe.adapter, job.base, job.recipe.seed)?;
     let (state, saved) = training::begin(job, &map, &mut trainee)?;
+    if let Some((step, checkpoint)) = &saved {
+        watch.tell(&Event::Resumed { step: *step, checkpoint: checkpoint.clone() });
+    }
     let mut training = Training { job, map: &map, trainee, state, saved };
     if training.state.step() < job.recipe.fit.steps {
         let objective = Objective::new(&job.recipe.objective, &job.base.scheduler)?;

@@ -12,10 +12,10 @@ use crate::stage;
 
 /// Goes on where the last attempt stopped, towards what that attempt was to reach.
 pub(crate) fn execute(arguments: &ResumeArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
-    let folder = RunFolder::open(&arguments.run)?;
+    let folder = stage::open_run(&arguments.run)?;
     let recipe = stage::recipe_of_run(&folder)?;
     // `.`, `..` and symbolic links have no file name; the real path does.
-    let path = arguments.run.canonicalize().unwrap_or_else(|_| arguments.run.clone());
+    let path = folder.path().canonicalize().unwrap_or_else(|_| folder.path().to_owned());
     let id = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let runs = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let settlement = Settlement {

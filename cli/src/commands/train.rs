@@ -158,6 +158,9 @@ fn check_when(settlement: &Settlement, dir: &Path) -> Result<(), JobError> {
 pub(crate) fn attempt(device: &ChosenDevice, goal: &str) -> Attempt {
     let mut engine = environment::engine();
     engine.insert(GOAL.to_owned(), goal.to_owned());
+    if let Some(dir) = environment::working_dir() {
+        engine.insert(stage::STARTED_IN.to_owned(), dir.to_string_lossy().into_owned());
+    }
     Attempt {
         id: environment::attempt_id(),
         host: environment::host(),
