@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use recipes::{CaptionSource, CaptionedSpec, IdentifierAt, MissingCaption};
 use serde::Deserialize;
 
-use crate::error::DatasetError;
 use crate::index::{CaptionFile, Index, text};
 use crate::problem::{Problem, ProblemKind};
 use crate::warning::Warning;
@@ -22,15 +21,11 @@ pub(crate) struct Captions {
 }
 
 /// Reads the captions of all pictures of a folder.
-///
-/// # Errors
-///
-/// A caption file cannot be read.
-pub(crate) fn captions(index: &Index, spec: &CaptionedSpec) -> Result<Captions, DatasetError> {
+pub(crate) fn captions(index: &Index, spec: &CaptionedSpec) -> Captions {
     let mut captions = Captions { texts: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
     let found = match spec.captions {
-        CaptionSource::Sidecar => captions.sidecars(index)?,
-        CaptionSource::Jsonl => captions.table(index)?,
+        CaptionSource::Sidecar => captions.sidecars(index),
+        CaptionSource::Jsonl => captions.table(index),
     };
     for (picture, found) in index.pictures.iter().zip(found) {
         let raw = match (found, spec.missing_caption) {
@@ -45,7 +40,7 @@ pub(crate) fn captions(index: &Index, spec: &CaptionedSpec) -> Result<Captions, 
         captions.note_markup(&picture.path, &raw, spec);
         captions.texts.push(completed(&raw, spec));
     }
-    Ok(captions)
+    captions
 }
 
 /// What was found for one picture.
@@ -68,7 +63,7 @@ impl Captions {
     }
 
     /// `<stem>.txt` and `<stem>.caption` beside each picture, whatever the case of the ending.
-    fn sidecars(&mut self, index: &Index) -> Result<Vec<Found>, DatasetError> {
+    fn sidecars(&mut self, index: &Index) -> Vec<Found> {
         let mut files: BTreeMap<&str, Vec<&CaptionFile>> = BTreeMap::new();
         for file in &index.captions {
             files.entry(&file.stem).or_default().push(file);
@@ -77,7 +72,7 @@ impl Captions {
         for picture in &index.pictures {
             found.push(match files.get(picture.stem.as_str()) {
                 None => Found::Nothing,
-                Some(files) => self.sidecar(files)?,
+                Some(files) => self.sidecar(files),
             });
         }
         let stems: BTreeSet<&str> =
@@ -89,31 +84,31 @@ impl Captions {
             let (folder, first) = (index.folder.clone(), text(table.file_name()));
             self.warnings.push(Warning::Unread { folder, count: 1, first });
         }
-        Ok(found)
+        found
     }
 
     /// The caption of one picture from its files, which must agree.
-    fn sidecar(&mut self, files: &[&CaptionFile]) -> Result<Found, DatasetError> {
+    fn sidecar(&mut self, files: &[&CaptionFile]) -> Found {
         let mut caption: Option<String> = None;
         for file in files {
-            let Some(content) = self.text_of(&file.path)? else { return Ok(Found::Broken) };
+            let Some(content) = self.text_of(&file.path) else { return Found::Broken };
             let Some(line) = self.first_line(&content, &file.path) else { continue };
             if caption.as_ref().is_some_and(|other| *other != line) {
                 let other = text(files[0].path.file_name());
                 self.problem(&file.path, ProblemKind::CaptionConflict { other });
-                return Ok(Found::Broken);
+                return Found::Broken;
             }
             caption = Some(line);
         }
         // A file without text is no caption: it is far more often a slip than a wish.
-        Ok(caption.map_or(Found::Nothing, Found::Text))
+        caption.map_or(Found::Nothing, Found::Text)
     }
 
     /// The rows of `metadata.jsonl`.
-    fn table(&mut self, index: &Index) -> Result<Vec<Found>, DatasetError> {
+    fn table(&mut self, index: &Index) -> Vec<Found> {
         let mut rows = BTreeMap::new();
         if let Some(path) = &index.table
-            && let Some(content) = self.text_of(path)?
+            && let Some(content) = self.text_of(path)
         {
             self.rows(&content, path, index, &mut rows);
         }
@@ -130,7 +125,7 @@ impl Captions {
                 .map_or(Found::Nothing, Found::Text)
         };
         let paths = index.pictures.iter().map(|picture| &picture.path);
-        Ok(texts.into_iter().zip(paths).map(line).collect())
+        texts.into_iter().zip(paths).map(line).collect()
     }
 
     fn rows(
@@ -167,21 +162,29 @@ impl Captions {
     }
 
     /// The content of a text file, or none with a problem noted.
-    fn text_of(&mut self, path: &Path) -> Result<Option<String>, DatasetError> {
+    fn text_of(&mut self, path: &Path) -> Option<String> {
         const LIMIT: u64 = 16 << 20;
-        let bytes = fs_err::metadata(path)?.len();
-        if bytes > LIMIT {
-            self.problem(path, ProblemKind::TooManyBytes { bytes, limit: LIMIT });
-            return Ok(None);
-        }
-        match String::from_utf8(fs_err::read(path)?) {
-            Ok(content) => {
-                Ok(Some(content.strip_prefix('\u{feff}').unwrap_or(&content).to_owned()))
+        let read = std::fs::metadata(path).and_then(|file| match file.len() {
+            bytes if bytes > LIMIT => Ok(Err(bytes)),
+            _ => std::fs::read(path).map(Ok),
+        });
+        let content = match read {
+            Ok(Ok(content)) => content,
+            Ok(Err(bytes)) => {
+                self.problem(path, ProblemKind::TooManyBytes { bytes, limit: LIMIT });
+                return None;
             }
+            Err(error) => {
+                self.problem(path, ProblemKind::Unreadable { reason: error.to_string() });
+                return None;
+            }
+        };
+        match String::from_utf8(content) {
+            Ok(content) => Some(content.strip_prefix('\u{feff}').unwrap_or(&content).to_owned()),
             Err(error) => {
                 let offset = error.utf8_error().valid_up_to();
                 self.problem(path, ProblemKind::NotUtf8 { offset });
-                Ok(None)
+                None
             }
         }
     }
@@ -291,7 +294,7 @@ mod tests {
     fn read(folder: &TempDir, change: impl Fn(&mut CaptionedSpec)) -> Captions {
         let mut spec = spec(folder.path());
         change(&mut spec);
-        captions(&index(folder.path()).unwrap(), &spec).unwrap()
+        captions(&index(folder.path()).unwrap(), &spec)
     }
 
     fn kinds(captions: &Captions) -> Vec<&ProblemKind> {

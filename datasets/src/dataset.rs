@@ -8,7 +8,7 @@ use recipes::{ClassSource, DatasetSpec, ImageSpec};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::{Bucket, assigned, fit, sizes};
-use crate::decode::{Mirror, Pixels, ReadError, decode, fitted, invalid, read};
+use crate::decode::{Mirror, Pixels, decode, fitted, invalid, read};
 use crate::error::DatasetError;
 use crate::index::Index;
 use crate::problem::{Problem, ProblemKind};
@@ -74,18 +74,18 @@ pub struct Dataset {
 ///
 /// # Errors
 ///
-/// [`DatasetError::Invalid`] with every problem of every file; [`DatasetError::Io`] if a file that is
-/// there cannot be read.
+/// [`DatasetError::Invalid`] with every problem of every file; [`DatasetError::Io`] if a folder cannot
+/// be listed.
 pub fn open(spec: &DatasetSpec) -> Result<Dataset, DatasetError> {
     let images = spec.image_options();
     let mut opened = Opened::default();
     let folder = match spec {
         DatasetSpec::Captioned(captioned) => {
             let index = index::index(&captioned.images)?;
-            let mut captions = caption::captions(&index, captioned)?;
+            let mut captions = caption::captions(&index, captioned);
             opened.problems.append(&mut captions.problems);
             opened.warnings.append(&mut captions.warnings);
-            opened.folder(index, &captions.texts, Role::Instance, &images)?;
+            opened.folder(index, &captions.texts, Role::Instance, &images);
             &captioned.images
         }
         DatasetSpec::DreamBooth(dreambooth) => {
@@ -155,31 +155,22 @@ impl Opened {
     ) -> Result<(), DatasetError> {
         let index = index::index(folder)?;
         let captions = vec![prompt.to_owned(); index.pictures.len()];
-        self.folder(index, &captions, role, images)
+        self.folder(index, &captions, role, images);
+        Ok(())
     }
 
     /// Adds the pictures of a folder with their captions.
-    fn folder(
-        &mut self,
-        mut index: Index,
-        captions: &[String],
-        role: Role,
-        images: &ImageSpec,
-    ) -> Result<(), DatasetError> {
+    fn folder(&mut self, mut index: Index, captions: &[String], role: Role, images: &ImageSpec) {
         self.problems.append(&mut index.problems);
         self.warnings.append(&mut index.warnings);
         let sizes = sizes(images.side_px);
-        let checked: Vec<std::io::Result<Checked>> = index
+        let checked: Vec<Checked> = index
             .pictures
             .par_iter()
             .zip(captions)
             .map(|(picture, caption)| {
-                let bytes = match read(&picture.path) {
-                    Ok(bytes) => bytes,
-                    Err(ReadError::Io(error)) => return Err(error),
-                    Err(ReadError::Kind(kind)) => return Ok(Err(kind)),
-                };
-                Ok(decode(&bytes, images.alpha).map(|decoded| {
+                let bytes = read(&picture.path)?;
+                decode(&bytes, images.alpha).map(|decoded| {
                     let (width, height) = decoded.image.dimensions();
                     let example = Example {
                         id: picture.stem.clone(),
@@ -192,11 +183,11 @@ impl Opened {
                         bucket: assigned(width, height, &sizes),
                     };
                     (example, decoded.foreign_profile)
-                }))
+                })
             })
             .collect();
         for (picture, checked) in index.pictures.iter().zip(checked) {
-            match checked? {
+            match checked {
                 Ok((example, foreign_profile)) => {
                     if foreign_profile {
                         let path = example.path.clone();
@@ -207,7 +198,6 @@ impl Opened {
                 Err(kind) => self.problems.push(Problem { path: picture.path.clone(), kind }),
             }
         }
-        Ok(())
     }
 
     fn example(&mut self, example: Example) {

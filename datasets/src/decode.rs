@@ -73,31 +73,21 @@ pub(crate) fn invalid(path: &Path, kind: ProblemKind) -> DatasetError {
     DatasetError::Invalid { folder, problems: vec![Problem { path: path.to_owned(), kind }] }
 }
 
-/// Reads a file that is not too large.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let file = fs_err::metadata(path)?;
+/// Reads a file that is not too large. One that cannot be read is a problem among others, so that
+/// it hides none of them.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ProblemKind> {
+    let unreadable = |error: std::io::Error| ProblemKind::Unreadable { reason: error.to_string() };
+    let file = std::fs::metadata(path).map_err(unreadable)?;
     if !file.is_file() {
         // A pipe, say, would be waited for without end.
         let found = "something that is no regular file".to_owned();
-        return Err(ReadError::Kind(ProblemKind::Format { found }));
+        return Err(ProblemKind::Format { found });
     }
     let bytes = file.len();
     if bytes > MAX_FILE_BYTES {
-        return Err(ReadError::Kind(ProblemKind::TooManyBytes { bytes, limit: MAX_FILE_BYTES }));
+        return Err(ProblemKind::TooManyBytes { bytes, limit: MAX_FILE_BYTES });
     }
-    Ok(fs_err::read(path)?)
-}
-
-/// Why a file has no content.
-pub(crate) enum ReadError {
-    Io(std::io::Error),
-    Kind(ProblemKind),
-}
-
-impl From<std::io::Error> for ReadError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
+    std::fs::read(path).map_err(unreadable)
 }
 
 /// Decodes a picture; whatever the bytes, the answer is a picture or a problem, never a panic.

@@ -37,6 +37,12 @@ pub enum ProblemKind {
         /// The format, or what is known of it.
         found: String,
     },
+    /// A file that the system does not let be read.
+    #[error("the file cannot be read: {reason}")]
+    Unreadable {
+        /// The system's own words.
+        reason: String,
+    },
     /// A picture that cannot be decoded to its end.
     #[error("the picture cannot be decoded: {reason}")]
     Undecodable {
@@ -119,6 +125,7 @@ impl ProblemKind {
                 "rename the caption after its picture, or move it out of the folder"
             }
             Self::NoFolder { .. }
+            | Self::Unreadable { .. }
             | Self::Undecodable { .. }
             | Self::TooLarge { .. }
             | Self::TooManyBytes { .. }
