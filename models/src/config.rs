@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
         self.levels(field, 1, n_levels)
     }
 
-    /// Refuses any value of these fields but null, false, and those listed as equal to the default.
+    /// Refuses any value of the field but null and those listed, which are equal to the default.
     pub(crate) fn only(&mut self, field: &'a str, accepted: &[Value]) -> Result<(), ModelError> {
         match self.get(field) {
             None => Ok(()),
@@ -135,6 +135,14 @@ impl<'a> Fields<'a> {
                     &format!("{list} (other values are not supported)"),
                 ))
             }
+        }
+    }
+
+    /// Refuses null, by which diffusers means something other than the default.
+    pub(crate) fn not_null(&mut self, field: &'a str, expected: &str) -> Result<(), ModelError> {
+        match self.map.get(field) {
+            Some(value) if value.is_null() => Err(error(self.file, field, value, expected)),
+            _ => Ok(()),
         }
     }
 
@@ -186,5 +194,99 @@ fn error(file: &str, field: &str, found: &Value, expected: &str) -> ModelError {
         field: field.to_owned(),
         found: format!("`{found}`"),
         expected: expected.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::clip::{ClipTextConfig, ClipVisionConfig};
+    use crate::unet::UNetConfig;
+    use crate::vae::VaeConfig;
+
+    type Reader = fn(&str, &Value) -> Result<(), ModelError>;
+
+    const UNET: (&str, Reader) =
+        ("unet_sdxl", |file, value| UNetConfig::from_json(file, value).map(drop));
+    const VAE: (&str, Reader) = ("vae", |file, value| VaeConfig::from_json(file, value).map(drop));
+    const TEXT: (&str, Reader) =
+        ("clip_text", |file, value| ClipTextConfig::from_json(file, value).map(drop));
+    const VISION: (&str, Reader) =
+        ("clip_vision", |file, value| ClipVisionConfig::from_json(file, value).map(drop));
+
+    /// What transformers or diffusers wrote for a golden case.
+    fn written(case: &str) -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../scripts/golden")
+            .join(case)
+            .join("config.json");
+        checkpoints::fs::read_json(&path).unwrap()
+    }
+
+    #[test]
+    fn what_upstream_writes_is_read() {
+        for (case, read) in [UNET, VAE, TEXT, VISION] {
+            read(case, &written(case)).unwrap();
+        }
+        for case in ["unet_sd1", "unet_sd2"] {
+            UNET.1(case, &written(case)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_supported_is_named_with_its_value() {
+        let table = [
+            (UNET, "surprise", json!(1)),
+            (UNET, "in_channels", json!(0)),
+            (UNET, "in_channels", json!("four")),
+            (UNET, "num_attention_heads", json!(5)),
+            (UNET, "attention_head_dim", json!([5])),
+            (UNET, "norm_num_groups", json!(null)),
+            (UNET, "norm_num_groups", json!(7)),
+            (UNET, "act_fn", json!("relu")),
+            (UNET, "class_embed_type", json!("timestep")),
+            (UNET, "addition_embed_type", json!("image")),
+            (UNET, "addition_time_embed_dim", json!(null)),
+            (UNET, "only_cross_attention", json!(true)),
+            (UNET, "dual_cross_attention", json!(true)),
+            (UNET, "encoder_hid_dim", json!(768)),
+            (UNET, "resnet_time_scale_shift", json!("scale_shift")),
+            (UNET, "time_embedding_type", json!("fourier")),
+            (UNET, "time_cond_proj_dim", json!(256)),
+            (UNET, "conv_in_kernel", json!(1)),
+            (UNET, "mid_block_type", json!("UNetMidBlock2D")),
+            (UNET, "down_block_types", json!(["AttnDownBlock2D", "DownBlock2D", "DownBlock2D"])),
+            (UNET, "use_linear_projection", json!("yes")),
+            (VAE, "surprise", json!(1)),
+            (VAE, "act_fn", json!("relu")),
+            (VAE, "latents_mean", json!([0.0])),
+            (VAE, "shift_factor", json!(0.1)),
+            (VAE, "norm_num_groups", json!(null)),
+            (VAE, "down_block_types", json!(["AttnDownEncoderBlock2D"])),
+            (VAE, "scaling_factor", json!("large")),
+            (TEXT, "surprise", json!(1)),
+            (TEXT, "hidden_act", json!("relu")),
+            (TEXT, "num_attention_heads", json!(5)),
+            (TEXT, "vocab_size", json!(-1)),
+            (VISION, "surprise", json!(1)),
+            (VISION, "patch_size", json!(7)),
+        ];
+        for ((case, read), field, value) in table {
+            let mut config = written(case);
+            config[field] = value.clone();
+            let message = match read("x/config.json", &config) {
+                Ok(()) => panic!("{case}: {field} = {value} was accepted"),
+                Err(error) => error.to_string(),
+            };
+            assert!(message.starts_with("`x/config.json`: field `"), "{message}");
+            let related = ["addition_time_embed_dim"];
+            if !related.contains(&field) {
+                assert!(message.contains(&format!("field `{field}` is")), "{message}");
+            }
+        }
     }
 }

@@ -100,14 +100,6 @@ impl<'a> Builder<'a> {
         &self.shared.device
     }
 
-    /// Whether the source holds `name` below this path; drawn networks hold everything.
-    pub fn has(&self, name: &str) -> bool {
-        match &self.shared.origin {
-            Origin::File(source) => source.shape(&crate::visit::join(&self.path, name)).is_some(),
-            Origin::Drawn { .. } => true,
-        }
-    }
-
     /// The tensor `name` of this shape in f32. A missing or mis-shaped one is noted and zeros are
     /// returned, so that [`Builder::finish`] can list all of them.
     pub fn tensor<const D: usize>(
@@ -132,12 +124,9 @@ impl<'a> Builder<'a> {
             return None;
         };
         account.used.insert(path.to_owned());
-        // Old files keep the projections of the VAE's attention as 1×1 convolutions.
-        let squeezed =
-            found.len() == shape.len() + 2 && found.ends_with(&[1, 1]) && found.starts_with(shape);
         // burn has no tensors of rank 0: a scalar is held as one value.
         let scalar = found.is_empty() && shape == [1];
-        if found != shape && !squeezed && !scalar {
+        if found != shape && !scalar {
             account.misshaped.push(Misshaped {
                 name: path.to_owned(),
                 expected: shape.to_vec(),
@@ -197,5 +186,75 @@ fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {
         Initial::Zeros => vec![0.0; n_values],
         Initial::Ones => vec![1.0; n_values],
         Initial::Constant(value) => vec![value as f32; n_values],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes by name; every value is 0.
+    struct Shapes(Vec<(&'static str, Vec<usize>)>);
+
+    impl TensorSource for Shapes {
+        fn label(&self) -> String {
+            "shapes".to_owned()
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
+        }
+
+        fn shape(&self, name: &str) -> Option<Vec<usize>> {
+            self.0.iter().find(|(other, _)| *other == name).map(|(_, shape)| shape.clone())
+        }
+
+        fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
+            let shape = self.shape(name).unwrap();
+            let n_values = shape.iter().product();
+            Ok(HostTensor::from_f32(shape, vec![0.0; n_values]))
+        }
+    }
+
+    #[test]
+    fn an_account_lists_every_tensor_that_is_missing_left_over_or_of_another_shape() {
+        let source = Shapes(vec![
+            ("a.good", vec![2, 3]),
+            ("a.turned", vec![3, 2]),
+            ("a.convolution", vec![2, 3, 1, 1]),
+            ("a.left", vec![1]),
+            ("over", vec![1]),
+            ("ignored", vec![1]),
+        ]);
+        let root = Builder::from_source(&source, &Device::flex());
+        let builder = root.at("a");
+        for name in ["good", "turned", "convolution", "absent", "gone"] {
+            let _: Tensor<2> = builder.tensor(name, [2, 3], Initial::Zeros);
+        }
+        let error = root.finish(|name| name == "ignored").unwrap_err();
+        let text = error.to_string();
+        let ModelError::Tensors { file, missing, unexpected, misshaped } = error else {
+            panic!("{text}");
+        };
+        assert_eq!(file, "shapes");
+        assert_eq!(missing, ["a.absent", "a.gone"]);
+        assert_eq!(unexpected, ["a.left", "over"]);
+        let shaped = |name: &str, found: &[usize]| Misshaped {
+            name: name.to_owned(),
+            expected: vec![2, 3],
+            found: found.to_vec(),
+        };
+        assert_eq!(
+            misshaped,
+            [shaped("a.turned", &[3, 2]), shaped("a.convolution", &[2, 3, 1, 1])]
+        );
+        for line in [
+            "2 missing: a.absent, a.gone",
+            "2 unexpected: a.left, over",
+            "shape of a.turned: expected [2, 3], found [3, 2]",
+            "shape of a.convolution: expected [2, 3], found [2, 3, 1, 1]",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -114,6 +114,11 @@ impl ClipTokenizer {
         Ok(ids)
     }
 
+    /// Tokens of the vocabulary, marks included.
+    pub fn n_tokens(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
     /// Ids of every encoded text.
     pub fn max_length(&self) -> usize {
         self.max_length

@@ -62,3 +62,51 @@ fn factors(layer: &Layer, spec: &LoraSpec, seed: u64) -> Result<Factors, ModelEr
         alpha,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bound of A is 1/√(inputs under the window), as PEFT's Kaiming draw with a = √5 gives; B is 0.
+    #[test]
+    fn factors_start_as_in_peft() {
+        let layer =
+            |path: &str, weight: &[usize]| Layer { path: path.to_owned(), weight: weight.to_vec() };
+        let layers = [
+            layer("unet.linear", &[64, 256]),
+            layer("unet.pointwise", &[32, 64, 1, 1]),
+            layer("unet.spatial", &[32, 16, 3, 3]),
+        ];
+        let spec = |init| LoraSpec {
+            rank: 8,
+            alpha: 4.0,
+            targets: vec!["unet.**".to_owned()],
+            conv_rank: Some(2),
+            conv_alpha: Some(3.0),
+            dropout: 0.0,
+            init,
+        };
+        let adapter = initial(&layers, &spec(LoraInit::KaimingUniform), 1).unwrap();
+        for (path, down, alpha) in [
+            ("unet.linear", vec![8, 256], 4.0),
+            ("unet.pointwise", vec![8, 64, 1, 1], 4.0),
+            ("unet.spatial", vec![2, 16, 3, 3], 3.0),
+        ] {
+            let factors = &adapter.modules[path];
+            assert_eq!(factors.down.shape, down, "{path}");
+            assert!((factors.alpha - alpha).abs() < 1e-12, "{path}");
+            assert!(factors.up.f32().iter().all(|&value| value == 0.0), "{path}");
+            let bound = 1.0 / (down[1..].iter().product::<usize>() as f32).sqrt();
+            let values = factors.down.f32();
+            let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            assert!(largest <= bound && largest > 0.95 * bound, "{path}: {largest} of {bound}");
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            assert!(mean.abs() < 0.15 * bound, "{path}: {mean}");
+        }
+        // PEFT's Gaussian start has the deviation 1/r.
+        let adapter = initial(&layers, &spec(LoraInit::Gaussian), 1).unwrap();
+        let values = adapter.modules["unet.linear"].down.f32();
+        let square = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
+        assert!((square.sqrt() * 8.0 - 1.0).abs() < 0.05, "{square}");
+    }
+}

@@ -57,9 +57,7 @@ impl CLIPTextModel {
     pub fn new(builder: &Builder<'_>, config: &ClipTextConfig, projection: TextProjection) -> Self {
         let tower = &config.tower;
         let width = tower.hidden_size;
-        // Files written by transformers 5.6 and later lack the prefix; see `formats.md`.
-        let prefixed = builder.has("text_model.embeddings.token_embedding.weight");
-        let root = if prefixed { builder.at("text_model") } else { builder.at("") };
+        let root = builder.at("text_model");
         let project = || {
             Linear::new(&builder.at("text_projection"), width, tower.projection_dim, Bias::Without)
         };

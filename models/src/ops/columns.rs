@@ -27,7 +27,8 @@ impl Geometry {
     /// Sizes of `x` `[batch, inputs, height, width]` under `weight` `[outputs, inputs, k, k]`.
     pub(crate) fn new(x: [usize; 4], weight: [usize; 4], stride: usize, padding: usize) -> Self {
         let [batch, inputs, height, width] = x;
-        let [outputs, _, kernel, _] = weight;
+        let [outputs, of_weight, kernel, _] = weight;
+        assert_eq!(inputs, of_weight, "channels of the image, channels that the weight reads");
         let along = |length: usize| (length + 2 * padding - kernel) / stride + 1;
         Self {
             batch,

@@ -28,7 +28,7 @@ mod simd;
 mod tests;
 
 use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use self::activation::Unary;
 use self::columns::Geometry;
@@ -54,8 +54,12 @@ pub(crate) enum Activation {
 
 /// Whether the kernels of this crate can run on `x`: full or double precision on the host.
 fn on_host<const D: usize>(x: &Tensor<D>) -> bool {
-    matches!(x.dtype(), DType::F32 | DType::F64)
-        && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+    matches!(x.dtype(), DType::F32 | DType::F64) && is_host(&x.device())
+}
+
+/// Whether tensors of this device lie in the memory of the processor.
+pub(crate) fn is_host(device: &Device) -> bool {
+    matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// The bias, or a tensor without elements that stands for none.

@@ -123,14 +123,11 @@ impl UNetConfig {
     }
 }
 
+/// Heads per level. `attention_head_dim` is their number, for historical reasons (diffusers #2011);
+/// diffusers, too, refuses a `num_attention_heads`.
 fn heads(fields: &mut Fields<'_>, n_levels: usize) -> Result<Vec<usize>, ModelError> {
-    // With `num_attention_heads` absent, `attention_head_dim` is the number of heads (diffusers #2011).
-    let historical = fields.levels("attention_head_dim", 8, n_levels)?;
-    let named = fields.optional_usize("num_attention_heads");
-    match named {
-        Ok(None) => Ok(historical),
-        _ => fields.levels("num_attention_heads", 8, n_levels),
-    }
+    fields.only("num_attention_heads", &[])?;
+    fields.levels("attention_head_dim", 8, n_levels)
 }
 
 fn levels(fields: &mut Fields<'_>, widths: &[usize]) -> Result<Vec<Level>, ModelError> {
@@ -208,6 +205,7 @@ fn text_time(fields: &mut Fields<'_>) -> Result<Option<TextTime>, ModelError> {
 }
 
 fn refuse_unsupported(fields: &mut Fields<'_>) -> Result<(), ModelError> {
+    fields.not_null("norm_num_groups", "a positive integer")?;
     fields.only("act_fn", &[json!("silu"), json!("swish")])?;
     fields.only("downsample_padding", &[json!(1)])?;
     fields.only("mid_block_scale_factor", &[json!(1)])?;

@@ -46,6 +46,7 @@ impl VaeConfig {
         let (down, up) = (vec!["DownEncoderBlock2D"; n_levels], vec!["UpDecoderBlock2D"; n_levels]);
         fields.only("down_block_types", &[json!(down)])?;
         fields.only("up_block_types", &[json!(up)])?;
+        fields.not_null("norm_num_groups", "a positive integer")?;
         fields.only("act_fn", &[json!("silu"), json!("swish")])?;
         for field in ["shift_factor", "latents_mean", "latents_std"] {
             fields.only(field, &[])?;

@@ -95,11 +95,6 @@ impl AutoencoderKL {
         Ok(Posterior { mean: parts[0].clone(), log_variance: parts[1].clone().clamp(-30.0, 20.0) })
     }
 
-    /// Scaled latents from the VAE's own: multiplied by the scaling factor.
-    pub fn latents_from_unscaled(&self, unscaled: Tensor<4>) -> Tensor<4> {
-        unscaled.mul_scalar(self.config.scaling_factor)
-    }
-
     /// Pictures from scaled latents; `[batch, latent_channels, h, w]` to
     /// `[batch, 3, h·factor, w·factor]`, not clamped to [−1, 1].
     pub fn pixels_from_latents(&self, latents: Tensor<4>) -> Tensor<4> {
