@@ -156,10 +156,20 @@ impl RawLora {
         let wants_conv = matches!(&self.targets,
             Field::Given(Spanned { value: WordOrList::Word(Found::Text(word)), .. })
                 if word == CONV_PRESET);
+        let wants_list =
+            matches!(&self.targets, Field::Given(Spanned { value: WordOrList::List(_), .. }));
         let targets = self.targets.given("adapter.lora.targets", checks).map_or_else(
             || preset(DEFAULT_PRESET).unwrap_or_default(),
             |targets| lora_targets(targets, checks),
         );
+        if let (false, false, Some(location)) = (wants_conv, wants_list, self.conv_rank.location())
+        {
+            let message = format!(
+                "`adapter.lora.conv_rank` is for convolutions, which the targets leave out; \
+                 say `targets: {CONV_PRESET}` or list patterns"
+            );
+            checks.problem(location, message);
+        }
         let conv_alpha_at = self.conv_alpha.location();
         let conv_rank = self
             .conv_rank
@@ -338,8 +348,13 @@ mod tests {
     fn convolutions_get_a_rank_only_where_they_are_targets() {
         let spec = lora(&["adapter.lora.targets=attn_ff_proj_conv", "adapter.lora.rank=4"]);
         assert_eq!((spec.conv_rank, spec.conv_alpha), (Some(4), Some(4.0)));
-        let spec = lora(&["adapter.lora.conv_rank=2"]);
+        let spec = lora(&["adapter.lora.targets=[unet.**.conv1]", "adapter.lora.conv_rank=2"]);
         assert_eq!((spec.conv_rank, spec.conv_alpha), (Some(2), Some(2.0)));
+        assert_eq!(
+            problems_with(&["adapter.lora.conv_rank=2"]),
+            ["2: `adapter.lora.conv_rank` is for convolutions, which the targets leave out; \
+              say `targets: attn_ff_proj_conv` or list patterns"]
+        );
         assert_eq!(
             problems_with(&["adapter.lora.conv_alpha=2"]),
             ["2: `adapter.lora.conv_alpha` needs `conv_rank`, which is missing"]
@@ -349,7 +364,8 @@ mod tests {
     #[test]
     fn numbers_outside_their_range_are_named_with_it() {
         assert_eq!(
-            problems_with(&["adapter={lora: {rank: 0, alpha: 0, dropout: 1.0, conv_rank: 5000}}"]),
+            problems_with(&["adapter={lora: {rank: 0, alpha: 0, dropout: 1.0, conv_rank: 5000, \
+                 targets: attn_ff_proj_conv}}"]),
             [
                 "0: `adapter.lora.rank` must be at least 1 and at most 4096, found `0`",
                 "0: `adapter.lora.alpha` must be above 0 and at most 1000000, found `0`",

@@ -270,6 +270,20 @@ pub(crate) struct PreviewContext<'a> {
 }
 
 impl RawFit {
+    /// What is given and a training from scratch would not read.
+    pub(crate) fn unread_by_pretraining(&self) -> Vec<(&'static str, Location)> {
+        let accumulate = match &self.batch {
+            Field::Given(batch) => batch.value.accumulate.location(),
+            Field::Absent | Field::Empty(_) => None,
+        };
+        let given = [
+            ("fit.batch.accumulate", accumulate),
+            ("fit.keep", self.keep.location()),
+            ("fit.previews", self.previews.location()),
+        ];
+        given.into_iter().filter_map(|(key, location)| Some((key, location?))).collect()
+    }
+
     /// Resolves the section at `section`.
     pub(crate) fn resolve(
         self,

@@ -1,5 +1,6 @@
 //! The section `pretrain`: a network trained from scratch instead of a settlement.
 
+use std::collections::BTreeMap;
 use std::path::{Component, PathBuf};
 
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::dataset::PostcardsSpec;
 use crate::field::{Field, Real, raw_section};
-use crate::fit::FitSpec;
+use crate::fit::{EmaSpec, FitSpec, LrScheduleSpec, OptimizerSpec};
 use crate::problem::{Checks, above};
 use crate::units::{Places, folder};
 
@@ -27,8 +28,34 @@ pub struct PretrainRecipe {
     /// What it is trained on.
     #[serde(serialize_with = "dataset_as_yaml")]
     pub dataset: PostcardsSpec,
-    /// How long and how fast.
+    /// How long and how fast; without `batch.accumulate`, `keep` and `previews`, which nothing reads.
+    #[serde(serialize_with = "fit_as_yaml")]
     pub fit: FitSpec,
+}
+
+fn fit_as_yaml<S: Serializer>(fit: &FitSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Read<'a> {
+        steps: u64,
+        batch: BTreeMap<&'static str, u32>,
+        optimizer: &'a OptimizerSpec,
+        clip_norm: f64,
+        schedule: &'a LrScheduleSpec,
+        save_every: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ema: Option<EmaSpec>,
+    }
+    let FitSpec { steps, batch, optimizer, clip_norm, schedule, save_every, ema, .. } = fit;
+    Read {
+        steps: *steps,
+        batch: BTreeMap::from([("images", batch.images)]),
+        optimizer,
+        clip_norm: *clip_norm,
+        schedule,
+        save_every: *save_every,
+        ema: *ema,
+    }
+    .serialize(serializer)
 }
 
 fn dataset_as_yaml<S: Serializer>(
@@ -283,6 +310,19 @@ fit: { steps: 10, optimizer: { adamw: { learning_rate: 0.001 } } }
         one_problem(&text, (6, 10), "lora", "`adapter` has no meaning beside `pretrain`");
         let text = VAE.replace("postcards: { images: 100 }", "captioned: { images: x }");
         one_problem(&text, (4, 10), "{", "`dataset` must be `postcards` beside `pretrain`");
+    }
+
+    #[test]
+    fn settings_that_nothing_reads_have_no_meaning() {
+        for (setting, key) in [
+            ("batch: { accumulate: 4 }", "fit.batch.accumulate"),
+            ("keep: 3", "fit.keep"),
+            ("previews: { every: 5 }", "fit.previews"),
+        ] {
+            let text = VAE.replace("steps: 10,", &format!("steps: 10, {setting},"));
+            let rule = format!("`{key}` has no meaning beside `pretrain`");
+            assert_eq!(problems(&text)[0].message, rule);
+        }
     }
 
     #[test]

@@ -299,6 +299,11 @@ impl RawRecipe {
             prompts: &prompts,
         };
         let fit = self.fit.required("fit", root, checks);
+        if let Some(fit) = &fit {
+            for (key, location) in fit.value.unread_by_pretraining() {
+                checks.problem(location, format!("`{key}` has no meaning beside `pretrain`"));
+            }
+        }
         let fit = fit.and_then(|raw| raw.value.resolve(raw.referenced, context, checks));
         Some(PretrainRecipe {
             name: name?,
@@ -402,7 +407,7 @@ mod tests {
         let DatasetSpec::DreamBooth(dreambooth) = &recipe.dataset else {
             panic!("it is dreambooth")
         };
-        assert_eq!(dreambooth.instance.prompt, "a postcard of the sks cylinder");
+        assert_eq!(dreambooth.instance.prompt, "a postcard of a sks tower");
         let census = recipe.census.unwrap();
         assert_eq!((census.budget, census.placebo), (Budget::Glance, 1));
         assert_eq!(census.doses, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]);

@@ -15,6 +15,8 @@ use recipes::{Flip, VaeSample, draws};
 
 use crate::error::TrainError;
 use crate::event::Event;
+use crate::flat::Segment;
+use crate::state::State;
 
 /// Captions per forward pass.
 const BATCH: usize = 8;
@@ -53,6 +55,14 @@ pub enum Texts {
     Cached,
     /// From the text encoder at every step.
     Live,
+}
+
+impl Texts {
+    /// Live where parameters of the text encoder are trained.
+    pub fn of(state: &State) -> Self {
+        let of_text = |segment: &Segment| segment.name.starts_with("text_encoder.");
+        if state.flat.segments.iter().any(of_text) { Self::Live } else { Self::Cached }
+    }
 }
 
 impl Cache {

@@ -82,14 +82,7 @@ impl Training<'_> {
         watch: &mut Watch<'_, Event>,
     ) -> Result<Option<Cache>, TrainError> {
         watch.tell(&Event::Phase(Phase::Cache));
-        let live = self
-            .state
-            .flat
-            .segments
-            .iter()
-            .any(|segment| segment.name.starts_with("text_encoder."));
-        let texts = if live { Texts::Live } else { Texts::Cached };
-        Cache::fill(self.job.base, dataset, texts, watch)
+        Cache::fill(self.job.base, dataset, Texts::of(&self.state), watch)
     }
 
     /// Does the remaining steps; whether all were done.

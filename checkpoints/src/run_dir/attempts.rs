@@ -33,6 +33,8 @@ pub struct AttemptEnd {
     pub exit_code: u8,
     /// Why it ended, in words: `finished`, `SIGTERM`, `disk full` …
     pub reason: String,
+    /// Whether it kept work that no step counts, such as class pictures.
+    pub prepared: bool,
     /// When it ended.
     pub ended_at: f64,
     /// Seconds from the signal to the end, if a signal ended it.
@@ -111,11 +113,16 @@ pub struct Done {
     pub figures: BTreeMap<String, Value>,
 }
 
-/// How many of the latest attempts in a row, killed or stopped, began at `from_step`: they made no progress.
+/// How many of the latest attempts in a row, killed or stopped, began at `from_step` and kept nothing since: they made no
+/// progress.
 pub(super) fn n_stalled(records: &[AttemptRecord], from_step: u64) -> usize {
-    let starts = records.iter().filter_map(|record| match record {
-        AttemptRecord::Start { from_step, .. } => Some(*from_step),
-        AttemptRecord::End { .. } => None,
-    });
-    starts.collect::<Vec<_>>().into_iter().rev().take_while(|&step| step == from_step).count()
+    let mut n_stalled = 0;
+    for record in records.iter().rev() {
+        match record {
+            AttemptRecord::Start { from_step: step, .. } if *step == from_step => n_stalled += 1,
+            AttemptRecord::End { end, .. } if !end.prepared => {}
+            AttemptRecord::Start { .. } | AttemptRecord::End { .. } => break,
+        }
+    }
+    n_stalled
 }

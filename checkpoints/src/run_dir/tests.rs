@@ -222,6 +222,7 @@ fn attempts_are_counted_and_standstill_is_noticed() {
                 step: 100,
                 exit_code: 75,
                 reason: "SIGTERM".to_owned(),
+                prepared: false,
                 ended_at: 2.5,
                 seconds_from_signal: Some(0.25),
             };
@@ -233,6 +234,21 @@ fn attempts_are_counted_and_standstill_is_noticed() {
     let folder = RunFolder::open(&runs.path().join(identity().id)).unwrap();
     assert_eq!(folder.n_stalled_attempts(100).unwrap(), 2);
     assert_eq!(folder.n_stalled_attempts(200).unwrap(), 0);
+    // Once an attempt kept class pictures, those before it no longer count.
+    for (idx, prepared) in [true, false].into_iter().enumerate() {
+        let run = open(runs.path(), &format!("001{idx}"));
+        run.begin(100).unwrap();
+        let end = AttemptEnd {
+            step: 100,
+            exit_code: 75,
+            reason: "SIGTERM".to_owned(),
+            prepared,
+            ended_at: 3.5,
+            seconds_from_signal: None,
+        };
+        run.end(&end).unwrap();
+    }
+    assert_eq!(folder.n_stalled_attempts(100).unwrap(), 1);
     assert!(
         matches!(&folder.attempts().unwrap()[1], AttemptRecord::Start { from_step: 100, attempt, .. } if attempt.id == "0001")
     );

@@ -1,9 +1,13 @@
 //! `populate train` for a recipe that trains a network from scratch.
 
+use std::path::{Path, PathBuf};
+
 use checkpoints::Watch;
 use checkpoints::event_file::{At, EventFile};
+use checkpoints::folder::ComponentFiles;
+use checkpoints::hash::{combined_sha256, file_sha256};
 use checkpoints::run_dir::{AttemptEnd, Journal, RunDir, RunIdentity};
-use recipes::PretrainRecipe;
+use recipes::{PretrainRecipe, PretrainSpec};
 use serde_json::json;
 use trainer::pretrain::{Pretrained, Progress as Step, pretrain};
 
@@ -16,16 +20,21 @@ use crate::progress::{Progress, Tick};
 
 /// Trains the network and writes it where the recipe says. The run directory has the recipe's name
 /// and holds the state, from which the same command goes on.
-pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome, JobError> {
+pub(crate) fn execute(
+    recipe: &PretrainRecipe,
+    runs: &Path,
+    job: &Job<'_>,
+) -> Result<Outcome, JobError> {
+    let inputs_sha256 = inputs_sha256(&recipe.network)?;
     let device = job.device()?;
     let attempt = attempt(&device, "train");
     let identity = RunIdentity {
         id: &recipe.name,
-        // A recipe of this kind names neither base nor files of pictures.
-        fingerprint: &recipes::fingerprint(recipe, "", ""),
+        // The pictures are rendered: the recipe says all of them.
+        fingerprint: &recipes::fingerprint(recipe, &inputs_sha256, ""),
         resolved_recipe: &recipes::resolved_yaml(recipe),
     };
-    let run = RunDir::open(&job.place.runs, &identity, attempt)?;
+    let run = RunDir::open(runs, &identity, attempt)?;
     run.begin(0)?;
     let mut listener = Listener {
         metrics: run.journal("metrics.jsonl")?,
@@ -51,6 +60,7 @@ pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome,
         step,
         exit_code: exit.code(),
         reason,
+        prepared: false,
         ended_at: environment::unix_seconds(),
         seconds_from_signal: job.stop.first().map(|request| request.seconds_ago()),
     });
@@ -65,6 +75,29 @@ pub(crate) fn execute(recipe: &PretrainRecipe, job: &Job<'_>) -> Result<Outcome,
         }
         Pretrained::Interrupted(_) => Outcome::Requeue { go_on: environment::own_command() },
     })
+}
+
+/// One hash over the files that a recipe names, so that no training goes on with others.
+fn inputs_sha256(network: &PretrainSpec) -> Result<String, JobError> {
+    let mut files: Vec<(&'static str, PathBuf)> = Vec::new();
+    match network {
+        PretrainSpec::Vae { config, .. } | PretrainSpec::Clip { config, .. } => {
+            files.push(("config", config.clone()));
+        }
+        PretrainSpec::Unet { unet, text_encoder, scheduler, vae, .. } => {
+            let vae = ComponentFiles::open(vae)?;
+            files.extend([
+                ("unet", unet.clone()),
+                ("text_encoder", text_encoder.clone()),
+                ("scheduler", scheduler.clone()),
+                ("vae config", vae.config_path),
+                ("vae", vae.weights.path().to_owned()),
+            ]);
+        }
+    }
+    let hash = |(name, path): (&'static str, PathBuf)| Ok((name, file_sha256(&path)?.0));
+    let hashes = files.into_iter().map(hash).collect::<Result<Vec<_>, JobError>>()?;
+    Ok(combined_sha256(hashes.iter().map(|(name, sha256)| (*name, sha256.as_str()))))
 }
 
 /// Keeps the records of a training from scratch.

@@ -92,7 +92,14 @@ impl Trained {
         };
         let (theta, first, second) = (read("theta")?, read("first")?, read("second")?);
         let average = if self.average.is_some() { Some(read("average")?) } else { None };
-        let step = file.metadata().get("step").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let step = file.metadata().get("step").and_then(|text| text.parse().ok());
+        let Some(step) = step else {
+            return Err(ModelError::Adapter {
+                module: self.state_path.display().to_string(),
+                reason: "expected the number of steps in the metadata, found none".to_owned(),
+            }
+            .into());
+        };
         (self.theta, self.average) = (theta, average);
         self.adamw = AdamW { first, second, step };
         Ok(())

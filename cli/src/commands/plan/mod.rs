@@ -110,7 +110,7 @@ fn record(
 
 /// A training from scratch: arithmetic only, since its network does not exist yet.
 fn scratch(recipe: &PretrainRecipe, job: &Job<'_>) {
-    let per_step = u64::from(recipe.fit.batch.images) * u64::from(recipe.fit.batch.accumulate);
+    let per_step = u64::from(recipe.fit.batch.images);
     let seen = recipe.fit.steps.saturating_mul(per_step);
     let lines = [
         recipes::resolved_yaml(recipe).trim_end().to_owned(),

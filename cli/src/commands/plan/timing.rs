@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use checkpoints::Watch;
-use datasets::Batches;
+use datasets::{Batches, Role};
 use models::base::{host_values, tensor_from_host};
 use recipes::Recipe;
 use trainer::cache::{Cache, Texts};
@@ -79,9 +79,13 @@ fn step_secs(
     base: &models::Base,
     job: &Job<'_>,
 ) -> Result<f64, JobError> {
-    let dataset = &opened.dataset;
+    let mut dataset = opened.dataset.clone();
+    dataset.examples.retain(|example| example.role == Role::Instance);
+    let dataset = &dataset;
+    let mut trainee = Trainee::new(&recipe.adapter, base, recipe.seed)?;
+    let mut state = State::new(&mut trainee, &recipe.fit);
     let mut watch = Watch { stop: job.stop.flag(), sink: &mut |_| {} };
-    let cache = Cache::fill(base, dataset, Texts::Cached, &mut watch)?;
+    let cache = Cache::fill(base, dataset, Texts::of(&state), &mut watch)?;
     let Some(cache) = cache else {
         return Err(JobError::usage("stopped before anything was timed"));
     };
@@ -95,8 +99,6 @@ fn step_secs(
         prior_weight: 1.0,
     };
     let batches = Batches::new(dataset, &recipe.fit.batch, recipe.seed);
-    let mut trainee = Trainee::new(&recipe.adapter, base, recipe.seed)?;
-    let mut state = State::new(&mut trainee, &recipe.fit);
     let never = AtomicBool::new(false);
     one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
     let clock = Stopwatch::start();
