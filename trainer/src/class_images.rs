@@ -58,13 +58,15 @@ impl ClassImages<'_> {
         let dir = self.dir(base)?;
         let paths: Vec<PathBuf> =
             (0..self.count).map(|index| dir.join(format!("{index:05}.png"))).collect();
+        let side_px = self.images.side_px;
         let usable = |path: &Path| {
-            path.is_file() && datasets::pixels(path, &self.images, Mirror::No).is_ok()
+            image::image_dimensions(path).is_ok_and(|found| found == (side_px, side_px))
+                && datasets::pixels(path, &self.images, Mirror::No).is_ok()
         };
         let missing: Vec<usize> = (0..self.count).filter(|&index| !usable(&paths[index])).collect();
         let mut done = self.count - missing.len();
         watch.tell(&Event::ClassImages { done, total: self.count });
-        let side = self.images.side_px as usize;
+        let side = side_px as usize;
         for batch in missing.chunks((BATCH_PX / (side * side).max(1)).clamp(1, BATCH)) {
             let Some(pictures) = self.draw(base, batch, watch)? else { return Ok(None) };
             for (&index, picture) in batch.iter().zip(pictures) {
@@ -99,7 +101,7 @@ impl ClassImages<'_> {
         let how = json!({
             "version": 1, "base": base.hashes, "prompt": self.prompt, "negative_prompt": "", "seed": SEED,
             "sampler": { "ddim": { "steps": STEPS, "eta": 0.0 } }, "guidance_scale": self.guidance_scale,
-            "side_px": self.images.side_px,
+            "side_px": self.images.side_px, "device": base.device_kind(),
         });
         let key = hash::bytes_sha256(how.to_string().as_bytes());
         let dir = self.cache_dir.join("class-images").join(&key[..16]);

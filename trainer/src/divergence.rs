@@ -1,4 +1,4 @@
-//! What is known of a step whose loss or gradient was not finite.
+//! What is known of a step whose loss, gradient or updated weights were not finite.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The step that diverged, with what is needed to look into it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Divergence {
-    /// The step, counted from 1; it was not applied.
+    /// The step, counted from 1; nothing of it was saved.
     pub step: u64,
     /// What was not finite.
     pub quantity: &'static str,

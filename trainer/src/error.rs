@@ -100,7 +100,7 @@ pub enum TrainErrorKind {
     Locked,
     /// Input or output failed (exit 74).
     Io,
-    /// The training diverged; the last good checkpoint is kept (exit 76).
+    /// The training diverged; checkpoints committed before it are kept (exit 76).
     Diverged,
     /// The program is wrong (exit 101).
     Bug,
@@ -136,7 +136,7 @@ impl TrainError {
             Self::Checkpoint(error) => error.hint(),
             Self::Schedule(error) => error.hint(),
             Self::Diverged(_) => Some(
-                "the last good checkpoint is kept; lower the learning rate, or look at the pictures named above"
+                "checkpoints committed before it are kept; lower the learning rate, or look at the pictures named above"
                     .to_owned(),
             ),
             Self::NoSuchParameter { .. } => {

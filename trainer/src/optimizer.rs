@@ -86,11 +86,19 @@ pub fn clip(gradient: Tensor<1>, norm: f64, max_norm: f64) -> Tensor<1> {
     if factor < 1.0 { gradient.mul_scalar(factor) } else { gradient }
 }
 
-/// Decay of the moving average after update `n` (1-based): min(d, (1 + s)/(10 + s)) with s = n − 1
-/// under warm-up, else d.
+/// Decay of the moving average after update `n` (1-based): d, or under warm-up
+/// min(d, (1 + s)/(10 + s)) with s = n − 1, and 0 at s = 0: the average begins with the first update.
+///
+/// Source: diffusers `EMAModel.get_decay`.
 pub fn ema_decay(spec: &EmaSpec, n: u64) -> f64 {
-    let s = n.saturating_sub(1) as f64;
-    if spec.warmup { spec.decay.min((1.0 + s) / (10.0 + s)) } else { spec.decay }
+    if !spec.warmup {
+        return spec.decay;
+    }
+    if n <= 1 {
+        return 0.0;
+    }
+    let s = (n - 1) as f64;
+    spec.decay.min((1.0 + s) / (10.0 + s))
 }
 
 /// The average after one more value: decay·average + (1 − decay)·theta.
@@ -155,6 +163,7 @@ mod tests {
     #[test]
     fn the_average_follows_fast_at_the_start() {
         let spec = EmaSpec { decay: 0.999, warmup: true };
+        assert!(ema_decay(&spec, 1).abs() < 1e-12);
         for (n, expected) in [(2, 0.181_818), (10, 0.526_316), (100, 0.917_431), (1000, 0.991_080)]
         {
             assert!((ema_decay(&spec, n) - expected).abs() < 1e-6);

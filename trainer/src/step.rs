@@ -107,11 +107,10 @@ impl Plan<'_> {
 
     fn divergence(
         &self,
-        state: &State,
+        (step, state): (u64, &State),
         samples: Vec<&Sample>,
         (quantity, value): (&'static str, f64),
     ) -> TrainError {
-        let step = state.step();
         let picture = |sample: &Sample| PictureDraw {
             path: self.dataset.examples[sample.example_idx].path.clone(),
             caption: sample.caption.clone(),
@@ -191,7 +190,8 @@ fn forward_backward(
         let not_finite = sums.add(plan, state, trainee, (part, share))?;
         if let Some(value) = not_finite {
             state.install(trainee);
-            return Err(plan.divergence(state, part.samples.iter().collect(), ("loss", value)));
+            let (at, samples) = ((state.step(), state), part.samples.iter().collect());
+            return Err(plan.divergence(at, samples, ("loss", value)));
         }
     }
     // Leaves share the old values; without them the update can work in place.
@@ -203,7 +203,7 @@ fn forward_backward(
 ///
 /// # Errors
 ///
-/// [`TrainError::Diverged`] if loss or gradient is not finite: the update is not made.
+/// [`TrainError::Diverged`] if loss, gradient or updated weights are not finite; such a state must not be saved.
 pub fn one_step(
     plan: &Plan<'_>,
     batches: &Batches<'_>,
@@ -217,11 +217,16 @@ pub fn one_step(
     let grad_norm = norm(&gradient)?;
     let samples: Vec<&Sample> = parts.iter().flat_map(|part| &part.samples).collect();
     let n_samples = samples.len() as u64;
+    let step = state.step();
     if !grad_norm.is_finite() {
-        return Err(plan.divergence(state, samples, ("gradient norm", grad_norm)));
+        return Err(plan.divergence((step, state), samples, ("gradient norm", grad_norm)));
     }
-    let learning_rate = plan.learning_rate(state.step());
+    let learning_rate = plan.learning_rate(step);
     update(state, plan.fit, learning_rate, clip(gradient, grad_norm, plan.fit.clip_norm));
+    let weight_norm = norm(&state.theta)?;
+    if !weight_norm.is_finite() {
+        return Err(plan.divergence((step, state), samples, ("weight norm", weight_norm)));
+    }
     state.install(trainee);
     state.images_seen += n_samples;
     state.grad_norm = Some(grad_norm);
@@ -260,6 +265,7 @@ mod tests {
         cache: Cache,
         trainee: Trainee,
         state: State,
+        prior_weight: f64,
     }
 
     fn ready(world: &World, sets: &[&str]) -> Ready {
@@ -270,7 +276,7 @@ mod tests {
         let cache = Cache::fill(&world.base, &dataset, Texts::Cached, &mut watch).unwrap().unwrap();
         let mut trainee = Trainee::new(&recipe.adapter, &world.base, recipe.seed).unwrap();
         let state = State::new(&mut trainee, &recipe.fit);
-        Ready { recipe, dataset, objective, cache, trainee, state }
+        Ready { recipe, dataset, objective, cache, trainee, state, prior_weight: 1.0 }
     }
 
     /// Runs `work` with the plan of these parts.
@@ -278,14 +284,14 @@ mod tests {
         ready: &mut Ready,
         work: impl FnOnce(&Plan<'_>, &Batches<'_>, &mut State, &mut Trainee) -> T,
     ) -> T {
-        let Ready { recipe, dataset, objective, cache, trainee, state } = ready;
+        let Ready { recipe, dataset, objective, cache, trainee, state, prior_weight } = ready;
         let plan = Plan {
             seed: recipe.seed,
             fit: &recipe.fit,
             objective,
             dataset,
             cache,
-            prior_weight: 1.0,
+            prior_weight: *prior_weight,
         };
         let batches = Batches::new(dataset, &recipe.fit.batch, recipe.seed);
         work(&plan, &batches, state, trainee)
@@ -374,6 +380,56 @@ mod tests {
             for (even, uneven) in even.1.iter().zip(&uneven.1) {
                 assert!((even - uneven).abs() < 1e-4 * largest);
             }
+        });
+    }
+
+    /// Concept + weight · class, each a mean over its own pictures: with weight 0 the class pictures,
+    /// however many, are as if they were not there.
+    #[test]
+    fn class_pictures_add_their_mean_gradient_times_the_prior_weight() {
+        let world = World::new();
+        let class = format!(
+            "dataset.dreambooth.class={{images: {:?}, prompt: a tower}}",
+            world.dir.path().join("pictures").display().to_string()
+        );
+        // B = 0 hides half of the factors; their other half is enough here.
+        let sets = ["adapter.lora.dropout=0.0", &class];
+        let gradient = |sets: &[&str], prior_weight: f64| {
+            let mut ready = Ready { prior_weight, ..ready(&world, sets) };
+            loss_and_gradient(&mut ready, 0).1
+        };
+        let without = gradient(&sets[..1], 1.0);
+        let [none, half, whole] = [0.0, 0.5, 1.0].map(|weight| gradient(&sets, weight));
+        let largest = whole.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let near = |a: f32, b: f32| (a - b).abs() < 1e-4 * largest;
+        assert!(none.iter().zip(&without).all(|(none, without)| near(*none, *without)));
+        assert!(!none.iter().zip(&whole).all(|(none, whole)| near(*none, *whole)));
+        for ((none, half), whole) in none.iter().zip(&half).zip(&whole) {
+            assert!(near(half - none, 0.5 * (whole - none)));
+        }
+        let mut ready = Ready { prior_weight: 0.5, ..ready(&world, &sets) };
+        with_plan(&mut ready, |plan, batches, _, _| {
+            let parts = batches.step(0);
+            let n_class: usize = parts
+                .iter()
+                .filter(|part| part.role == Role::Class)
+                .map(|part| part.samples.len())
+                .sum();
+            assert!(n_class > 0);
+            assert!((plan.shares(&parts).class * n_class as f64 - 0.5).abs() < 1e-12);
+        });
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_after_the_update_are_a_divergence() {
+        let world = World::new();
+        // Below what single precision can hold: an ε of 0 divides 0 by 0 where nothing moves yet.
+        let mut ready = ready(&world, &["fit.optimizer.adamw.epsilon=1.0e-60"]);
+        with_plan(&mut ready, |plan, batches, state, trainee| {
+            let error =
+                one_step(plan, batches, state, trainee, &AtomicBool::new(false)).unwrap_err();
+            let TrainError::Diverged(divergence) = &error else { panic!("{error}") };
+            assert_eq!((divergence.step, divergence.quantity), (1, "weight norm"));
         });
     }
 
