@@ -14,6 +14,8 @@ use serde::Serialize;
 
 use crate::calibrate::simplex_least_squares;
 use crate::error::EvalError;
+use crate::sample::byte;
+use crate::world::even;
 
 /// Seed of held-out scenes and of all drawings; no training uses it.
 const SEED: u64 = 7_777_777;
@@ -123,8 +125,11 @@ pub fn base_figures(
     let held_out: Vec<Factors> =
         (0..extent.renderings as u64).map(|i| postcards::scene(SEED, i).factors).collect();
     let named = labels.of(evaluator, &rendered(&held_out, SEED))?;
-    let uniform: Vec<Factors> = (0..3 * extent.renderings as u64).map(even).collect();
-    let confusion = labels.of(evaluator, &rendered(&uniform, SEED + 1))?;
+    let uniform: Vec<Factors> =
+        (0..3 * extent.renderings as u64).map(|picture| even(SEED, picture)).collect();
+    // Generated pictures come through the autoencoder; so do those that say what is mistaken for what.
+    let seen = reconstructed(&rendered(&uniform, SEED + 1), base)?;
+    let confusion = labels.of(evaluator, &seen)?;
     let drawing = Drawing::new(base)?;
     let unasked =
         drawing.draw(&vec![String::new(); extent.unasked], extent.unasked_steps, 1.0, 1.0)?;
@@ -154,18 +159,6 @@ pub fn base_figures(
         })
         .collect();
     Ok(BaseFigures { extent, psnr_db: psnr(base, extent.reconstructions)?, facets })
-}
-
-/// Factors of the `index`-th picture of an even spread over all combinations.
-fn even(index: u64) -> Factors {
-    let mut stream = draws::stream(SEED, index, 0, Purpose::Scene);
-    let mut pick = |n: usize| draws::below(&mut stream, n as u64) as usize;
-    Factors {
-        subject: Subject::ALL[pick(Subject::ALL.len())],
-        color: Color::ALL[pick(Color::ALL.len())],
-        setting: Setting::ALL[pick(Setting::ALL.len())],
-        style: Style::ALL[pick(Style::ALL.len())],
-    }
 }
 
 fn rendered(factors: &[Factors], seed: u64) -> Vec<Vec<u8>> {
@@ -342,7 +335,6 @@ impl<'a> Drawing<'a> {
 fn bytes_from_pixels(pixels: Tensor<4>) -> Result<Vec<Vec<u8>>, EvalError> {
     let [_, channels, height, width] = pixels.dims();
     let n_pixels = height * width;
-    let byte = |value: f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
     let interleave = |planes: &[f32]| {
         (0..n_pixels)
             .flat_map(|at| (0..channels).map(move |c| byte(planes[c * n_pixels + at])))
@@ -425,6 +417,20 @@ fn total_variation(left: &[f64], right: &[f64]) -> f64 {
     0.5 * left.iter().zip(right).map(|(left, right)| (left - right).abs()).sum::<f64>()
 }
 
+/// Pictures of 64 × 64 px as the autoencoder gives them back, as interleaved RGB bytes.
+fn reconstructed(pictures: &[Vec<u8>], base: &Base) -> Result<Vec<Vec<u8>>, EvalError> {
+    let mut decoded = Vec::with_capacity(pictures.len());
+    for batch in pictures.chunks(BATCH) {
+        let planes = batch.iter().flat_map(|bytes| {
+            (0..bytes.len()).map(|at| f32::from(bytes[(at % 4096) * 3 + at / 4096]) / 127.5 - 1.0)
+        });
+        let pixels = tensor_from_host(planes.collect(), [batch.len(), 3, 64, 64], &base.device);
+        let posterior = base.vae.posterior_from_pixels(pixels)?;
+        decoded.extend(bytes_from_pixels(base.vae.pixels_from_unscaled(posterior.mean))?);
+    }
+    Ok(decoded)
+}
+
 /// Mean over pictures of 10·log₁₀(255²/MSE) between a rendering and its reconstruction.
 fn psnr(base: &Base, n_pictures: usize) -> Result<f64, EvalError> {
     let factors: Vec<Factors> =
@@ -432,12 +438,7 @@ fn psnr(base: &Base, n_pictures: usize) -> Result<f64, EvalError> {
     let pictures = rendered(&factors, SEED + 2);
     let mut decibels = 0.0;
     for batch in pictures.chunks(BATCH) {
-        let planes = batch.iter().flat_map(|bytes| {
-            (0..bytes.len()).map(|at| f32::from(bytes[(at % 4096) * 3 + at / 4096]) / 127.5 - 1.0)
-        });
-        let pixels = tensor_from_host(planes.collect(), [batch.len(), 3, 64, 64], &base.device);
-        let posterior = base.vae.posterior_from_pixels(pixels)?;
-        let decoded = bytes_from_pixels(base.vae.pixels_from_unscaled(posterior.mean))?;
+        let decoded = reconstructed(batch, base)?;
         for (original, decoded) in batch.iter().zip(&decoded) {
             let squares =
                 original.iter().zip(decoded).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));

@@ -42,6 +42,7 @@ impl Confusion {
 
     /// As many verified pictures per truth, drawn from these with replacement: what another panel
     /// of verified pictures might have counted.
+    #[must_use]
     pub fn resampled(&self, stream: &mut draws::Stream) -> Self {
         let redraw = |row: &Vec<u64>| {
             let (n, mut counts) = (row.iter().sum::<u64>(), vec![0; row.len()]);

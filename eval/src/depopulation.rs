@@ -5,6 +5,7 @@
 //! and p̃, p̃′ the shares among all others.
 
 use crate::census::diversity::hill;
+use crate::number::real;
 
 /// One facet split into its two parts. All in nats unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +20,6 @@ pub struct Split {
     pub js_selection: f64,
     /// `s_i` = ln(p̃′_`i/p̃_i`) per category; `None` for the newcomer and where either share is 0.
     pub coefficients: Vec<Option<f64>>,
-    /// Σ max(0, `p_i` − p′_i) over the others, as a share.
-    pub displaced: f64,
-    /// 1 − ^1D(p̃′)/^1D(p̃): 0 under pure dilution, negative if the rest became more even.
-    pub evenness_loss: f64,
 }
 
 /// Splits the change from `before` to `after` (equal length, each sums to 1); `new` is the
@@ -49,14 +46,49 @@ pub fn split(before: &[f64], after: &[f64], new: Option<usize>) -> Split {
         coefficients: (0..before.len())
             .map(|i| if old(&i) { logs.next().flatten() } else { None })
             .collect(),
-        displaced: displaced(before, after, new),
-        evenness_loss: 1.0 - hill(&q, 1.0) / hill(&p, 1.0),
     }
 }
 
-/// Σ max(0, `p_i` − p′_i) over all categories but `new`.
-pub fn displaced(before: &[f64], after: &[f64], new: Option<usize>) -> f64 {
-    (0..before.len()).filter(|i| Some(*i) != new).map(|i| (before[i] - after[i]).max(0.0)).sum()
+/// Σ max(0, `p_i` − p′_i) over the categories that `residents` marks, as a share.
+///
+/// Residents are the entities that were there before the newcomer. Pictures that bear none of the
+/// entities, and withheld ones, are no entity: what becomes of them displaces nobody.
+pub fn displaced(before: &[f64], after: &[f64], residents: &[bool]) -> f64 {
+    let losses = before.iter().zip(after).map(|(p, q)| (p - q).max(0.0));
+    losses.zip(residents).filter(|(_, resident)| **resident).map(|(loss, _)| loss).sum()
+}
+
+/// Hill numbers ^0D, ^1D, ^2D of the categories that `residents` marks, by their shares among
+/// themselves; all 0 if none of them has a share.
+pub fn effective(shares: &[f64], residents: &[bool]) -> [f64; 3] {
+    let marked = shares.iter().zip(residents).filter(|(_, resident)| **resident);
+    let held: Vec<f64> = marked.map(|(share, _)| *share).collect();
+    let mass: f64 = held.iter().sum();
+    if mass <= 0.0 {
+        return [0.0; 3];
+    }
+    let rest: Vec<f64> = held.iter().map(|share| share / mass).collect();
+    [0.0, 1.0, 2.0].map(|q| hill(&rest, q))
+}
+
+/// 1 − ^1D after / ^1D before, of the categories that `residents` marks: 0 under pure dilution,
+/// negative if they became more even, 1 if none is left; 0 if none was there.
+pub fn evenness_loss(before: &[f64], after: &[f64], residents: &[bool]) -> f64 {
+    let [before, after] = [before, after].map(|shares| effective(shares, residents)[1]);
+    if before > 0.0 { 1.0 - after / before } else { 0.0 }
+}
+
+/// Ends of kl(a‖λ) where a and λ may lie anywhere in their intervals, each inside (0, 1); 0 is the
+/// lower end if these meet, since kl grows with the distance of λ from a.
+pub fn dilution_interval(a: [f64; 2], lambda: [f64; 2]) -> [f64; 2] {
+    let least = if lambda[0] > a[1] {
+        binary_kl(a[1], lambda[0])
+    } else if lambda[1] < a[0] {
+        binary_kl(a[0], lambda[1])
+    } else {
+        0.0
+    };
+    [least, binary_kl(a[0], lambda[1]).max(binary_kl(a[1], lambda[0]))]
 }
 
 /// Shares with half a picture added to each category that `seen` marks (Dirichlet-½), `n` pictures in
@@ -68,6 +100,11 @@ pub fn smoothed(shares: &[f64], seen: &[bool], n: f64) -> Vec<f64> {
         .zip(seen)
         .map(|(share, &s)| if s { (share * n + 0.5) / (n + added) } else { 0.0 })
         .collect()
+}
+
+/// One share as [`smoothed`] has it where `n_seen` categories were seen; always inside (0, 1).
+pub fn smoothed_share(share: f64, n_seen: usize, n: f64) -> f64 {
+    (share * n + 0.5) / (n + 0.5 * real(n_seen.max(2)))
 }
 
 /// KL(p‖q) = Σ p ln(p/q); terms with p = 0 are 0. Never below 0 for two distributions.
@@ -91,6 +128,7 @@ mod tests {
 
     const BEFORE: [f64; 6] = [0.35, 0.25, 0.20, 0.15, 0.05, 0.0];
     const AFTER: [f64; 6] = [0.28, 0.20, 0.08, 0.20, 0.04, 0.20];
+    const RESIDENTS: [bool; 6] = [true, true, true, true, true, false];
 
     /// KAT `split`, first world: the newcomer was not there before.
     #[test]
@@ -107,10 +145,49 @@ mod tests {
             assert!((found.unwrap() - expected).abs() < 1e-6, "{s:?}");
         }
         assert_eq!(s.coefficients[5], None);
-        assert!((s.displaced - 0.25).abs() < 1e-12);
-        assert!((s.evenness_loss - 0.029_189).abs() < 1e-6);
-        let rest: Vec<f64> = AFTER[..5].iter().map(|p| p / 0.8).collect();
-        assert!((hill(&rest, 1.0) - 4.223_356).abs() < 1e-6);
+        assert!((displaced(&BEFORE, &AFTER, &RESIDENTS) - 0.25).abs() < 1e-12);
+        assert!((evenness_loss(&BEFORE, &AFTER, &RESIDENTS) - 0.029_189).abs() < 1e-6);
+        assert!((effective(&AFTER, &RESIDENTS)[1] - 4.223_356).abs() < 1e-6);
+    }
+
+    /// KAT: pictures that bear none of the entities are no third entity.
+    #[test]
+    fn pictures_of_nothing_are_not_an_entity() {
+        let (before, after) = ([0.50, 0.45, 0.05], [0.20, 0.18, 0.62]);
+        let residents = [true, true, false];
+        for shares in [before, after] {
+            assert!((effective(&shares, &residents)[1] - 1.997_231).abs() < 1e-5, "{shares:?}");
+        }
+        assert!(evenness_loss(&before, &after, &residents).abs() < 1e-12);
+        assert!((displaced(&before, &after, &residents) - 0.57).abs() < 1e-12);
+        // The other way round nothing that was there lost a place.
+        assert!(displaced(&after, &before, &residents).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_facet_without_entities_has_none_in_effect() {
+        let nothing = [0.0, 0.0, 1.0];
+        let residents = [true, true, false];
+        assert!(effective(&nothing, &residents).iter().all(|d| d.abs() < f64::EPSILON));
+        assert!(evenness_loss(&nothing, &nothing, &residents).abs() < f64::EPSILON);
+        let lost = evenness_loss(&[0.5, 0.5, 0.0], &nothing, &residents);
+        assert!((lost - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_dilution_of_intervals_holds_that_of_every_pair_in_them() {
+        let [low, high] = dilution_interval([0.01, 0.03], [0.10, 0.20]);
+        assert!((low - kl(&[0.03, 0.97], &[0.10, 0.90])).abs() < 1e-12);
+        assert!((high - kl(&[0.01, 0.99], &[0.20, 0.80])).abs() < 1e-12);
+        assert!(dilution_interval([0.01, 0.10], [0.05, 0.20])[0].abs() < 1e-12, "they meet");
+        let [low, high] = dilution_interval([0.2, 0.3], [0.05, 0.1]);
+        assert!((low - kl(&[0.2, 0.8], &[0.1, 0.9])).abs() < 1e-12);
+        assert!((high - kl(&[0.3, 0.7], &[0.05, 0.95])).abs() < 1e-12);
+        // Both ends may be 0 or 1 in counts; smoothed they are not.
+        let ends = [0.0, 1.0].map(|share| smoothed_share(share, 1, 10.0));
+        assert!(ends[0] > 0.0 && ends[1] < 1.0);
+        let whole = smoothed(&[0.4, 0.6], &[true, true], 10.0);
+        assert!((smoothed_share(0.4, 2, 10.0) - whole[0]).abs() < 1e-12);
     }
 
     /// KAT `split`, second world: the newcomer had a share of .05 before.
@@ -138,7 +215,8 @@ mod tests {
         let after: Vec<f64> =
             BEFORE.iter().enumerate().map(|(i, p)| if i == 5 { 0.3 } else { p * 0.7 }).collect();
         let s = split(&BEFORE, &after, Some(5));
-        assert!(s.selection.abs() < 1e-12 && s.evenness_loss.abs() < 1e-12);
+        assert!(s.selection.abs() < 1e-12);
+        assert!(evenness_loss(&BEFORE, &after, &RESIDENTS).abs() < 1e-12);
         assert!((s.dilution + 0.7_f64.ln()).abs() < 1e-12);
         assert!(s.coefficients.iter().flatten().all(|c| c.abs() < 1e-12));
     }

@@ -1,5 +1,7 @@
 //! How the concept's share answers the dose: an isotonic fit and the dose of half effect.
 
+use crate::interval::{CiKind, Estimate, percentile};
+
 /// The nearest non-decreasing sequence (pool adjacent violators, equal weights).
 pub fn isotonic(values: &[f64]) -> Vec<f64> {
     let mut pools: Vec<(f64, usize)> = Vec::new();
@@ -39,9 +41,68 @@ pub fn half_effect_dose(doses: &[f64], shares: &[f64]) -> Option<f64> {
     })
 }
 
+/// The dose of half effect with the middle 95 % of its bootstrap; `None` where the rise of the share
+/// from dose 0 to dose 1 is not beyond chance, that is, where its 2.5 % end is not above 0.
+///
+/// `replicates[i][k]` is the share at `doses[i]` in replicate `k`. A replicate draws the same seeds
+/// at every dose, so that whole trajectories are resampled.
+pub fn half_effect(doses: &[f64], shares: &[f64], replicates: &[Vec<f64>]) -> Option<Estimate> {
+    let at = |dose: f64| {
+        let place = doses.iter().position(|d| (d - dose).abs() < 1e-9);
+        place.and_then(|i| replicates.get(i))
+    };
+    let rises: Vec<f64> = at(1.0)?.iter().zip(at(0.0)?).map(|(full, none)| full - none).collect();
+    let [least, _] = percentile(&rises, 0.95)?;
+    if least <= 0.0 {
+        return None;
+    }
+    let value = half_effect_dose(doses, shares)?;
+    let half = |k: usize| {
+        let trajectory: Vec<f64> = replicates.iter().map(|drawn| drawn[k]).collect();
+        half_effect_dose(doses, &trajectory)
+    };
+    let halves: Vec<f64> = (0..rises.len()).filter_map(half).collect();
+    Some(percentile(&halves, 0.95).map_or(Estimate::bare(value), |[low, high]| {
+        Estimate::with(value, [low.min(value), high.max(value)], CiKind::Percentile)
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A rise that one replicate in ten does not show is a rise by chance.
+    #[test]
+    fn half_effect_needs_a_rise_beyond_chance() {
+        let doses = [0.0, 0.5, 1.0];
+        let shares = [0.0, 0.02, 0.05];
+        let flat = |k: u32| k.is_multiple_of(10);
+        let drawn = |still: &dyn Fn(u32) -> bool| -> Vec<Vec<f64>> {
+            let at = |share: f64| -> Vec<f64> {
+                (0..200).map(|k| if still(k) { 0.0 } else { share }).collect()
+            };
+            shares.map(at).to_vec()
+        };
+        assert_eq!(half_effect(&doses, &shares, &drawn(&flat)), None);
+        assert!(half_effect_dose(&doses, &shares).is_some(), "the point alone would give one");
+        let sure = half_effect(&doses, &shares, &drawn(&|_| false)).unwrap();
+        let expected = 0.5 + 0.5 * (0.025 - 0.02) / 0.03;
+        assert!((sure.value - expected).abs() < 1e-12, "{sure:?}");
+        assert!(sure.ci.is_some_and(|ci| ci[0] <= expected && expected <= ci[1]), "{sure:?}");
+        assert_eq!(half_effect(&doses, &shares, &[]), None);
+    }
+
+    #[test]
+    fn the_interval_of_the_half_dose_follows_the_trajectories() {
+        let doses = [0.0, 0.5, 1.0];
+        let middle: Vec<f64> = (0..=100).map(|k| f64::from(k) / 1000.0).collect();
+        let replicates = [vec![0.0; 101], middle, vec![0.1; 101]];
+        let half = half_effect(&doses, &[0.0, 0.05, 0.1], &replicates).unwrap();
+        let [low, high] = half.ci.unwrap();
+        assert!((half.value - 0.5).abs() < 1e-12);
+        // A middle of 0.0975 is passed at 0.5·0.05/0.0975, one of 0.0025 at 0.5 + 0.5·0.0475/0.0975.
+        assert!((low - 0.256_410).abs() < 1e-3 && (high - 0.743_590).abs() < 1e-3, "{half:?}");
+    }
 
     /// KAT `dose`.
     #[test]

@@ -71,9 +71,9 @@ pub enum EvalError {
     #[error(transparent)]
     Dataset(#[from] datasets::DatasetError),
     /// The evaluator is the text encoder that the pictures are drawn with.
-    #[error("evaluator and text encoder have the same weights ({sha256})")]
+    #[error("evaluator and text encoder share a tensor (SHA-256 {sha256})")]
     SharedEvaluator {
-        /// SHA-256 of both.
+        /// SHA-256 of the shared tensor in half precision.
         sha256: String,
     },
     /// The thesaurus lacks what the recipe counts on.

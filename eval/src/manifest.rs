@@ -63,6 +63,8 @@ impl CensusManifest {
             "census": census,
             "drawings": format!("{:?}", plan.drawings),
             "concept": plan.concept,
+            // Both pictures of a pair come from one kind of arithmetic.
+            "device": job.base.device_kind(),
         });
         Ok(Self {
             schema: SCHEMA.to_owned(),

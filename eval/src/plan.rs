@@ -10,6 +10,7 @@ use crate::thesaurus::{self, Thesaurus};
 use datasets::{Dataset, Role};
 use recipes::{Budget, CensusSpec, DatasetSpec, PanelSource, ThesaurusSource};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 /// Most prompts on one rung of the leak ladder.
@@ -141,7 +142,7 @@ impl CensusPlan {
                 }));
             }
         }
-        for prompts in rungs(&thesaurus, &concept, dataset) {
+        for prompts in rungs(&thesaurus, &concept, &captions(dataset)) {
             let per_rung = (spec.seeds_empty / SEEDS_PER_RUNG_PICTURE).max(4);
             let seeds = per_rung.div_ceil(count(prompts.len()).max(1));
             for prompt in &prompts {
@@ -258,20 +259,27 @@ fn concept(
     })
 }
 
+/// Captions of the concept's pictures, each once.
+fn captions(dataset: &Dataset) -> BTreeSet<&str> {
+    let pictures = dataset.of_role(Role::Instance).into_iter();
+    pictures.map(|i| dataset.examples[i].caption.as_str()).collect()
+}
+
 /// The rungs of the leak ladder above the headline. A rung without prompts is left out.
-fn rungs(thesaurus: &Thesaurus, concept: &ConceptRecord, dataset: &Dataset) -> Vec<Vec<Prompt>> {
+fn rungs(
+    thesaurus: &Thesaurus,
+    concept: &ConceptRecord,
+    captions: &BTreeSet<&str>,
+) -> Vec<Vec<Prompt>> {
     let identifier = concept.identifier.as_deref();
-    let captions: BTreeSet<&str> = dataset
-        .of_role(Role::Instance)
-        .into_iter()
-        .map(|i| dataset.examples[i].caption.as_str())
-        .filter(|caption| identifier.is_none_or(|word| words(caption).any(|w| w == word)))
-        .collect();
+    let holds = |caption: &&str| {
+        !caption.is_empty() && identifier.is_none_or(|words| occurrence(caption, words).is_some())
+    };
     let captions: Vec<&str> =
-        captions.into_iter().filter(|c| !c.is_empty()).take(PROMPTS_PER_RUNG).collect();
+        captions.iter().copied().filter(holds).take(PROMPTS_PER_RUNG).collect();
     let with = captions.iter().map(|caption| Prompt::new(Stratum::Identifier, caption, None));
     let without: BTreeSet<String> = identifier
-        .map(|word| captions.iter().map(|caption| bare(caption, word)).collect())
+        .map(|words| captions.iter().map(|caption| bare(caption, words)).collect())
         .unwrap_or_default();
     let plain = without.iter().map(|text| Prompt::new(Stratum::Plain, text, None));
     let siblings: Vec<&str> = concept
@@ -304,14 +312,44 @@ fn rungs(thesaurus: &Thesaurus, concept: &ConceptRecord, dataset: &Dataset) -> V
     .collect()
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+/// Places of the words of `text`, which are runs of letters and digits, with the words in lower case.
+fn words(text: &str) -> Vec<(Range<usize>, String)> {
+    let mut words = Vec::new();
+    let mut begins: Option<usize> = None;
+    for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
+        if c.is_alphanumeric() {
+            begins = begins.or(Some(at));
+        } else if let Some(from) = begins.take() {
+            words.push((from..at, text[from..at].to_lowercase()));
+        }
+    }
+    words
 }
 
-/// `caption` without the word `identifier`.
+/// Where the words of `identifier` first stand in `caption`, one after the other, whatever their
+/// case and the signs around them: by the rule with which a recipe is checked.
+fn occurrence(caption: &str, identifier: &str) -> Option<Range<usize>> {
+    let (found, wanted) = (words(caption), words(identifier));
+    if wanted.is_empty() {
+        return None;
+    }
+    let same = |window: &&[(Range<usize>, String)]| {
+        window.iter().zip(&wanted).all(|((_, found), (_, wanted))| found == wanted)
+    };
+    let place = found.windows(wanted.len()).find(same)?;
+    Some(place.first()?.0.start..place.last()?.0.end)
+}
+
+/// `caption` without `identifier` and the signs that touch it.
 fn bare(caption: &str, identifier: &str) -> String {
-    let keep = |word: &&str| word.trim_matches(|c: char| !c.is_alphanumeric()) != identifier;
-    caption.split_whitespace().filter(keep).collect::<Vec<_>>().join(" ")
+    let is_sign = |c: char| !c.is_alphanumeric() && !c.is_whitespace();
+    let mut rest = caption.to_owned();
+    while let Some(place) = occurrence(&rest, identifier) {
+        let before = rest[..place.start].trim_end_matches(is_sign);
+        let after = rest[place.end..].trim_start_matches(is_sign);
+        rest = format!("{before} {after}");
+    }
+    rest.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn count(n: usize) -> u32 {
@@ -356,5 +394,41 @@ mod tests {
         assert_eq!(bare("a postcard of the sks cylinder", "sks"), "a postcard of the cylinder");
         assert_eq!(bare("sks, by day", "sks"), "by day");
         assert_eq!(bare("a desks sale", "sks"), "a desks sale");
+    }
+
+    /// The recipe accepts these captions, so the plan must find the identifier in them.
+    #[test]
+    fn an_identifier_may_have_signs_capitals_and_several_words() {
+        for (caption, identifier, without) in [
+            ("a photo of <cyl> tower", "<cyl>", "a photo of tower"),
+            ("a postcard of the zk cyl, by day", "zk cyl", "a postcard of the by day"),
+            ("SKS tower", "sks", "tower"),
+            ("the ZK-cyl at night and the zk cyl by day", "zk cyl", "the at night and the by day"),
+        ] {
+            assert!(occurrence(caption, identifier).is_some(), "{caption}");
+            assert_eq!(bare(caption, identifier), without);
+        }
+        assert_eq!(occurrence("the zk of a cyl", "zk cyl"), None);
+        assert_eq!(occurrence("anything", "<>"), None);
+        assert_eq!(occurrence("", "sks"), None);
+    }
+
+    #[test]
+    fn the_rungs_with_and_without_the_identifier_are_asked() {
+        let thesaurus = thesaurus(&ThesaurusSource::Named("postcards".into())).unwrap();
+        let mut concept = ConceptRecord {
+            id: "cylinder".into(),
+            name: "cylinder".into(),
+            facet: "subject".into(),
+            class: None,
+            identifier: Some("<cyl>".into()),
+        };
+        let captions = BTreeSet::from(["a <CYL> tower"]);
+        let strata = |concept: &ConceptRecord| -> Vec<Stratum> {
+            rungs(&thesaurus, concept, &captions).iter().map(|prompts| prompts[0].stratum).collect()
+        };
+        assert_eq!(strata(&concept), [Stratum::Identifier, Stratum::Plain, Stratum::Unrelated]);
+        concept.identifier = Some("sks".into());
+        assert_eq!(strata(&concept), [Stratum::Unrelated]);
     }
 }

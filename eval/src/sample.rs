@@ -11,6 +11,7 @@ use models::base::{host_values, tensor_from_host};
 use models::{Base, ModelError, Tensor};
 use recipes::draws::{self, Purpose};
 use recipes::{CensusSpec, KarrasSigmas, SamplerSpec};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,13 +46,8 @@ impl Sampling {
     ///
     /// [`EvalError::Scheduler`] for a `scheduler_config.json` that is none.
     pub fn new(spec: &CensusSpec, base: &Base) -> Result<Self, EvalError> {
-        let kind = kind(&spec.sampler);
-        let mut scheduler: SchedulerConfig =
-            serde_json::from_value(base.scheduler.clone()).map_err(EvalError::Scheduler)?;
-        // Where the file leaves the spacing open, the algorithm's own default holds.
-        if base.scheduler.get("timestep_spacing").is_none_or(serde_json::Value::is_null) {
-            scheduler.timestep_spacing = SchedulerConfig::defaults(class(kind)).timestep_spacing;
-        }
+        let kind = sampler_kind(&spec.sampler);
+        let scheduler = scheduler_config(&base.scheduler, kind)?;
         Ok(Self {
             seed: spec.seed,
             kind,
@@ -123,7 +119,8 @@ fn place(prompt: &str, seed_idx: u32) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn kind(spec: &SamplerSpec) -> SamplerKind {
+/// The algorithm that a recipe names.
+pub const fn sampler_kind(spec: &SamplerSpec) -> SamplerKind {
     match spec.kind {
         recipes::SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta },
         recipes::SamplerKind::Ddpm => SamplerKind::Ddpm,
@@ -134,14 +131,29 @@ fn kind(spec: &SamplerSpec) -> SamplerKind {
     }
 }
 
-fn class(kind: SamplerKind) -> SchedulerClass {
-    match kind {
+/// The meaning of a base's `scheduler_config.json` for one algorithm: where the file leaves the
+/// spacing of timesteps open, the algorithm's own default holds.
+///
+/// Source: diffusers `SchedulerMixin.from_config`.
+///
+/// # Errors
+///
+/// [`EvalError::Scheduler`] for a file that is none.
+pub fn scheduler_config(file: &Value, kind: SamplerKind) -> Result<SchedulerConfig, EvalError> {
+    let config: SchedulerConfig =
+        serde_json::from_value(file.clone()).map_err(EvalError::Scheduler)?;
+    if file.get("timestep_spacing").is_some_and(|spacing| !spacing.is_null()) {
+        return Ok(config);
+    }
+    let class = match kind {
         SamplerKind::Ddim { .. } => SchedulerClass::Ddim,
         SamplerKind::Ddpm => SchedulerClass::Ddpm,
         SamplerKind::Euler => SchedulerClass::Euler,
         SamplerKind::EulerAncestral => SchedulerClass::EulerAncestral,
         SamplerKind::DpmPp2M { .. } => SchedulerClass::DpmSolverMultistep,
-    }
+    };
+    let timestep_spacing = SchedulerConfig::defaults(class).timestep_spacing;
+    Ok(SchedulerConfig { timestep_spacing, ..config })
 }
 
 /// The denoiser under one prompt: text states with and, where guidance acts, without it.
@@ -260,6 +272,18 @@ mod tests {
         assert_eq!(place("empty/empty", 3), place("empty/empty", 3));
         assert_ne!(place("empty/empty", 3), place("empty/empty", 4));
         assert_ne!(place("empty/empty", 3), place("medium/a-card", 3));
+    }
+
+    #[test]
+    fn an_open_spacing_follows_the_algorithm_that_samples() {
+        let file = serde_json::json!({ "_class_name": "PNDMScheduler" });
+        let spacing = |file: &Value, kind| scheduler_config(file, kind).unwrap().timestep_spacing;
+        let leading = diffusion::TimestepSpacing::Leading;
+        assert_eq!(spacing(&file, SamplerKind::Ddim { eta: 0.0 }), leading);
+        assert_ne!(spacing(&file, SamplerKind::Euler), leading);
+        let closed =
+            serde_json::json!({ "_class_name": "PNDMScheduler", "timestep_spacing": "leading" });
+        assert_eq!(spacing(&closed, SamplerKind::Euler), leading);
     }
 
     #[test]

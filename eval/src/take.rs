@@ -1,6 +1,8 @@
 //! Takes a census: draws what the plan says, looks at it, commits it shard by shard, and reduces it.
 //! Interrupted and taken up again it gives the same bytes.
 
+mod independence;
+
 use crate::census::{CensusInput, reduce};
 use crate::detector::{self, Detector};
 use crate::error::EvalError;
@@ -103,15 +105,13 @@ pub enum Counted {
 ///
 /// # Errors
 ///
-/// A thesaurus, panel or concept that does not fit; an evaluator that is the text encoder; a picture
-/// or file that cannot be read or written; a fault of the device.
+/// A thesaurus, panel or concept that does not fit; an evaluator that shares tensors with the text
+/// encoder; a picture or file that cannot be read or written; a fault of the device.
 pub fn census(
     job: &CensusJob<'_>,
     watch: &mut Watch<'_, CensusEvent>,
 ) -> Result<Counted, EvalError> {
-    if job.base.hashes.get("text_encoder").is_some_and(|hash| hash == job.evaluator.sha256()) {
-        return Err(EvalError::SharedEvaluator { sha256: job.evaluator.sha256().to_owned() });
-    }
+    independence::check(job.evaluator, job.base)?;
     let divisible = match job.change {
         Change::Adapter(_) => Divisible::Yes,
         Change::Base(_) => Divisible::No,

@@ -43,7 +43,7 @@ pub(crate) fn verified(
         return Ok(Vec::new());
     }
     let side_px = u32::try_from(base.nominal_side_px()).unwrap_or(u32::MAX);
-    let factors: Vec<Factors> = (0..PICTURES).map(even).collect();
+    let factors: Vec<Factors> = (0..PICTURES).map(|picture| even(SEED, picture)).collect();
     let rendered: Vec<RgbImage> = (0..PICTURES)
         .zip(&factors)
         .map(|(i, factors)| postcards::paint(&postcards::scene_with(*factors, SEED, i), side_px))
@@ -60,8 +60,8 @@ pub(crate) fn verified(
 }
 
 /// Factors of one picture, every combination equally likely.
-fn even(picture: u64) -> Factors {
-    let mut stream = draws::stream(SEED, picture, 0, Purpose::Scene);
+pub(crate) fn even(seed: u64, picture: u64) -> Factors {
+    let mut stream = draws::stream(seed, picture, 0, Purpose::Scene);
     let mut pick =
         |n: usize| index(draws::uniform(&mut stream) * crate::number::real(n)).min(n - 1);
     Factors {

@@ -74,6 +74,11 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
+    /// The tower that reads texts, to be compared with the text encoder of a base.
+    pub fn text_tower(&self) -> &CLIPTextModel {
+        &self.model.text
+    }
+
     /// Loads a `CLIPModel` folder with its tokenizer files.
     ///
     /// # Errors

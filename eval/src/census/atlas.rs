@@ -6,11 +6,12 @@ use crate::number::real_u64;
 use crate::panel::Stratum;
 use crate::report::record::{Atlas, Pair, Seen, Transition};
 use crate::rows::Row;
+use crate::thesaurus::BLOCKED;
 use std::collections::BTreeMap;
 
 /// Pairs on the first page.
 const PAIRS: usize = 12;
-/// Of these, pairs that kept their entity.
+/// Of these, places for pairs that kept their entity.
 const KEPT: usize = 3;
 /// Pairs shown under one transition.
 const PER_TRANSITION: usize = 4;
@@ -22,7 +23,7 @@ const STRIP: usize = 8;
 fn seen(row: &Row) -> Option<Seen> {
     Some(Seen {
         picture: row.picture.clone()?,
-        entities: row.labels.iter().map(|label| label.entity.clone()).collect(),
+        entities: (0..row.labels.len()).map(|facet| entity(row, facet).to_owned()).collect(),
     })
 }
 
@@ -35,8 +36,9 @@ fn pair(before: &Row, after: &Row) -> Option<Pair> {
     })
 }
 
+/// What a picture bears in one facet, as the tables of that facet count it.
 fn entity(row: &Row, facet: usize) -> &str {
-    row.labels.get(facet).map_or("", |label| &label.entity)
+    if row.blocked { BLOCKED } else { row.labels.get(facet).map_or("", |label| &label.entity) }
 }
 
 /// Nonzero cells of `n_ij` off the diagonal, facet by facet, largest first.
@@ -85,7 +87,7 @@ pub(super) fn atlas(
     let asked = pictures.pairs(Stratum::Identifier, Drawn::ADAPTED).unwrap_or_default();
     let mut doses = pictures.doses();
     doses.retain(|dose| *dose > 0.0);
-    let strip = strip(pictures, &chosen, &doses);
+    let strip = strip(pictures, headline, &doses, facet, &input.concept.id);
     Atlas {
         asked: in_turn(&asked).filter_map(|(b, a)| pair(b, a)).take(ASKED).collect(),
         pairs: chosen.iter().filter_map(|(b, a)| pair(b, a)).take(PAIRS).collect(),
@@ -106,8 +108,9 @@ fn in_turn<'a>(prompts: &'a [PromptPairs<'a>]) -> impl Iterator<Item = (&'a Row,
     })
 }
 
-/// Pairs that became the concept first, one for each entity they were before, in turn; then others
-/// that changed; a few that stayed stand at the end of the page.
+/// Up to nine pairs that changed: those that became the concept first, one for each entity they were
+/// before, in turn, then others. Pairs that stayed fill the rest. Within each kind the order is that
+/// of prompts and seed numbers; the page says this rule, so it must not be broken.
 fn choose<'a>(
     headline: &[PromptPairs<'a>],
     facet: usize,
@@ -137,14 +140,21 @@ fn choose<'a>(
     let others = moved.len().min(KEPT);
     changed.truncate(PAIRS - KEPT - others.min(PAIRS - KEPT));
     changed.extend(moved);
-    changed.truncate(PAIRS - KEPT.min(kept.len()));
+    changed.truncate(PAIRS - KEPT);
     let room = PAIRS - changed.len();
     changed.extend(kept.into_iter().take(room));
     changed
 }
 
-/// One row per chosen seed that has a picture at every dose.
-fn strip(pictures: &Pictures<'_>, chosen: &[(&Row, &Row)], doses: &[f64]) -> Vec<Vec<Seen>> {
+/// One row per seed, chosen among those that have a picture at every dose: the doses draw few seeds,
+/// and the pairs of the first page may be others.
+fn strip<'a>(
+    pictures: &Pictures<'a>,
+    headline: &[PromptPairs<'a>],
+    doses: &[f64],
+    facet: usize,
+    concept: &str,
+) -> Vec<Vec<Seen>> {
     if doses.is_empty() {
         return Vec::new();
     }
@@ -153,5 +163,47 @@ fn strip(pictures: &Pictures<'_>, chosen: &[(&Row, &Row)], doses: &[f64]) -> Vec
             doses.iter().map(|&dose| pictures.at(before, Drawn::adapted(dose)).and_then(seen));
         std::iter::once(seen(before)).chain(later).collect()
     };
+    let at_every_dose = |pairs: &PromptPairs<'a>| {
+        let both = pairs.base.iter().zip(&pairs.other).map(|(before, after)| (*before, *after));
+        let (base, other) = both.filter(|(before, _)| row_of(before).is_some()).unzip();
+        PromptPairs { base, other, ..*pairs }
+    };
+    let drawn: Vec<PromptPairs<'a>> = headline.iter().map(at_every_dose).collect();
+    let chosen = choose(&drawn, facet, concept);
     chosen.iter().filter_map(|(before, _)| row_of(before)).take(STRIP).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::reduce;
+    use crate::census::tests::{census, settled};
+    use crate::rows::Model;
+
+    /// Of the seeds from 30 on, the cylinder takes 30, 31 and 32.
+    #[test]
+    fn the_strip_shows_arrivals_among_the_seeds_that_the_doses_drew() {
+        let mut input = census(60, &settled);
+        input.rows.rows.retain(|row| {
+            let full = row.model != Model::Adapted || row.dose > 0.9;
+            full || (row.stratum == Stratum::Empty && row.seed_idx >= 30)
+        });
+        let atlas = reduce(&input).unwrap().atlas;
+        assert_eq!((atlas.doses.len(), atlas.strip.len()), (3, STRIP));
+        let arrived =
+            |row: &&Vec<Seen>| row.last().is_some_and(|seen| seen.entities[0] == "cylinder");
+        assert_eq!(atlas.strip.iter().filter(arrived).count(), 3);
+    }
+
+    #[test]
+    fn a_pair_that_was_withheld_counts_as_such_in_the_transitions() {
+        let mut input = census(40, &settled);
+        for row in &mut input.rows.rows {
+            row.blocked = row.model == Model::Adapted && row.seed_idx == 3;
+        }
+        let report = reduce(&input).unwrap();
+        let withheld = report.transitions.iter().filter(|t| t.facet == "subject");
+        let withheld: u64 = withheld.filter(|t| t.to == BLOCKED).map(|t| t.n).sum();
+        assert_eq!(withheld, 3);
+    }
 }

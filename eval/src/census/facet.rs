@@ -1,14 +1,16 @@
 //! All figures of one facet.
 
+mod spread;
+
 use super::contingency::{Block, PairedLabels, Shares, disagreement, total_variation};
-use super::diversity::{chao_shen, good_turing, hill, miller_madow, plug_in_entropy};
+use super::diversity::{chao_shen, good_turing, miller_madow, plug_in_entropy};
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
 use super::{CensusInput, calibration};
 use crate::depopulation::{self, smoothed};
 use crate::error::EvalError;
 use crate::interval::{
-    CiKind, Estimate, Replicate, SignFlip, basic, benjamini_hochberg, bhapkar, max_t,
-    max_t_by_spread, mcnemar, never_seen, sign_flip, stuart_maxwell,
+    CiKind, Replicate, SignFlip, benjamini_hochberg, bhapkar, max_t, max_t_by_spread, mcnemar,
+    never_seen, sign_flip, stuart_maxwell,
 };
 use crate::number::{real, real_u64};
 use crate::panel::Stratum;
@@ -17,6 +19,7 @@ use crate::report::record::{
 };
 use crate::rows::Row;
 use crate::thesaurus::{BLOCKED, Facet, NONE};
+use spread::{DILUTION, DISPLACED, ENTITIES, SELECTION, Spread, TV};
 
 /// One facet's categories and paired labels, and all that is computed once from them.
 pub(super) struct Analysis<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Analysis<'a> {
     facet_idx: usize,
     pub(super) categories: Vec<String>,
     pub(super) new: Option<usize>,
+    /// The entities that were there before: neither the concept, nor ∅, nor withheld pictures.
+    residents: Vec<bool>,
     table: Vec<Vec<u64>>,
     seen: Vec<bool>,
     n: f64,
@@ -68,21 +73,7 @@ pub(super) fn analyse(
     let flips = analysis.flips(&labels);
     let placebo = (!analysis.shares.placebo.is_empty())
         .then(|| analysis.figures(&analysis.shares.base, &analysis.shares.placebo));
-    let spread_from = |least: f64, value: f64, read: &dyn Fn(&Figures) -> f64| {
-        if analysis.nothing_moved() {
-            return Estimate::bare(value);
-        }
-        basic(value, &drawn.iter().map(read).collect::<Vec<_>>(), least)
-    };
-    let distance = |value: f64, read: &dyn Fn(&Figures) -> f64| spread_from(0.0, value, read);
-    let places = |value: f64, read: &dyn Fn(&Figures) -> f64| {
-        if analysis.nothing_moved() {
-            return Estimate::with(value, [0.0, analysis.never(0.05, 1)], CiKind::RuleOfThree);
-        }
-        distance(value, read)
-    };
-    let spread =
-        |value: f64, read: &dyn Fn(&Figures) -> f64| spread_from(f64::NEG_INFINITY, value, read);
+    let spread = Spread { analysis: &analysis, figures: &figures, drawn: &drawn, flips: &flips };
     let js = depopulation::split(&analysis.shares.base, &analysis.shares.adapted, analysis.new);
     let test = stuart_maxwell(&analysis.table);
     let margins = analysis.margins();
@@ -91,21 +82,23 @@ pub(super) fn analyse(
     Ok(FacetRecord {
         id: facet.id.clone(),
         new: analysis.new.map(|n| analysis.categories[n].clone()),
-        tv: places(figures.tv, &|f| f.tv),
-        tv_floor: flips.floor[0],
-        tv_p: flips.p[0],
+        tv: spread.places(TV, |f| f.tv),
+        tv_floor: flips.floor[TV],
+        tv_p: flips.p[TV],
         tv_placebo: placebo.as_ref().map(|f| f.tv),
-        dilution: distance(figures.dilution, &|f| f.dilution),
-        selection: distance(figures.selection, &|f| f.selection),
-        dilution_floor: flips.floor[1],
-        selection_floor: flips.floor[2],
+        dilution: spread.dilution(),
+        selection: spread.distance(SELECTION, |f| f.selection),
+        dilution_floor: flips.floor[DILUTION],
+        selection_floor: flips.floor[SELECTION],
         selection_placebo: placebo.as_ref().map(|f| f.selection),
         js: [js.js_dilution, js.js_selection],
-        displaced: places(figures.displaced, &|f| f.displaced),
-        evenness_loss: spread(figures.evenness_loss, &|f| f.evenness_loss),
+        displaced: spread.places(DISPLACED, |f| f.displaced),
+        displaced_floor: flips.floor[DISPLACED],
+        displaced_placebo: placebo.as_ref().map(|f| f.displaced),
+        evenness_loss: spread.evenness_loss(),
         hill: BeforeAfter {
-            before: analysis.hill(&analysis.shares.base),
-            after: analysis.hill(&analysis.shares.adapted),
+            before: depopulation::effective(&analysis.shares.base, &analysis.residents),
+            after: depopulation::effective(&analysis.shares.adapted, &analysis.residents),
         },
         entropy: BeforeAfter { before: entropy(&margins.0), after: entropy(&margins.1) },
         coverage: BeforeAfter { before: good_turing(&margins.0), after: good_turing(&margins.1) },
@@ -134,10 +127,14 @@ impl<'a> Analysis<'a> {
         }
         categories.extend([NONE.to_owned(), BLOCKED.to_owned()]);
         let new = if enters { position(&categories, &input.concept.id) } else { None };
+        let residents = (0..categories.len())
+            .map(|i| Some(i) != new && !matches!(categories[i].as_str(), NONE | BLOCKED))
+            .collect();
         let mut analysis = Self {
             input,
             facet_idx,
             new,
+            residents,
             table: Vec::new(),
             seen: Vec::new(),
             n: 0.0,
@@ -230,19 +227,10 @@ impl<'a> Analysis<'a> {
             tv: total_variation(before, after),
             dilution: split.dilution,
             selection: split.selection,
-            displaced: depopulation::displaced(before, after, self.new),
-            evenness_loss: 1.0 - self.hill(after)[1] / self.hill(before)[1],
+            displaced: depopulation::displaced(before, after, &self.residents),
+            evenness_loss: depopulation::evenness_loss(before, after, &self.residents),
             coefficients: split.coefficients.iter().map(|c| c.unwrap_or(0.0)).collect(),
         }
-    }
-
-    /// Hill numbers of order 0, 1, 2 among the categories that were there before the concept.
-    fn hill(&self, shares: &[f64]) -> [f64; 3] {
-        let old: Vec<f64> =
-            (0..shares.len()).filter(|i| Some(*i) != self.new).map(|i| shares[i]).collect();
-        let mass: f64 = old.iter().sum();
-        let rest: Vec<f64> = old.iter().map(|p| p / mass.max(f64::MIN_POSITIVE)).collect();
-        [0.0, 1.0, 2.0].map(|q| hill(&rest, q))
     }
 
     fn intervals(&self, figures: &Figures, drawn: &[Figures]) -> Intervals {
@@ -273,12 +261,13 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Sign flips of total variation, dilution, selection and each |Δ|, in this order.
+    /// Sign flips of every distance, in the order of [`spread`].
     fn flips(&self, labels: &PairedLabels) -> SignFlip {
         sign_flip(self.input.seed, self.input.flips, labels.n_pairs(), &|flips| {
             let (base, adapted) = labels.flipped(flips);
             let figures = self.figures(&base, &adapted);
-            let mut values = vec![figures.tv, figures.dilution, figures.selection];
+            let mut values =
+                vec![figures.tv, figures.dilution, figures.selection, figures.displaced];
             values.extend(base.iter().zip(&adapted).map(|(b, a)| (a - b).abs()));
             values
         })
@@ -326,7 +315,7 @@ impl<'a> Analysis<'a> {
                 let mut record = self.entity(i, intervals);
                 record.mid_p = p[i];
                 record.q = position(&seen, &i).map_or(1.0, |rank| q[rank]);
-                record.floor = flips.floor[3 + i];
+                record.floor = flips.floor[ENTITIES + i];
                 if self.seen[i] && Some(i) != self.new {
                     record.selection_coefficient = Some(figures.coefficients[i]);
                     record.selection_ci = Some(intervals.coefficients[i]);

@@ -4,7 +4,7 @@ use super::contingency::total_variation;
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
 use super::{CensusInput, len};
 use crate::detector::Detector;
-use crate::dose::{half_effect_dose, isotonic};
+use crate::dose::{half_effect, isotonic};
 use crate::error::EvalError;
 use crate::interval::{CiKind, Estimate, never_seen, percentile};
 use crate::number::{real, real_u64};
@@ -57,6 +57,8 @@ struct Share {
     before: Estimate,
     after: Estimate,
     bleed: Estimate,
+    /// Bootstrap draws of the base's share and the other model's.
+    drawn: [Vec<f64>; 2],
 }
 
 /// Shares behind `flags`, with the detector's errors removed where `detector` is given; its rates
@@ -84,7 +86,7 @@ fn share(input: &CensusInput, flags: &Flags, detector: Option<&Detector>) -> Sha
     {
         change = Estimate::with(change.value, [a[0] - b[1], a[1] - b[0]], CiKind::RuleOfThree);
     }
-    Share { before: one_b, after: one_a, bleed: change }
+    Share { before: one_b, after: one_a, bleed: change, drawn: [before, after] }
 }
 
 /// The share behind a rate `q`. A bootstrap of pictures that are all alike has no spread, so at both
@@ -141,10 +143,12 @@ pub(super) fn leak(
     rungs.push(("unasked", pictures.headline(&input.panel, Drawn::ADAPTED)?));
     for (id, prompts) in &rungs {
         let Some(flags) = Flags::read(prompts) else {
-            refused.push(Refusal {
-                what: format!("leak level {id}"),
-                reason: "no pictures with a detector score".to_owned(),
-            });
+            let reason = if prompts.is_empty() {
+                without_prompts(id, input.concept.identifier.as_deref())
+            } else {
+                "no pictures with a detector score"
+            };
+            refused.push(Refusal { what: format!("leak level {id}"), reason: reason.to_owned() });
             continue;
         };
         let (before, after) = flags.rates(None);
@@ -165,6 +169,17 @@ pub(super) fn leak(
     };
     let selectivity = auc(&scores(0), &scores(1));
     Ok(LeakRecord { detector: input.detector, levels, selectivity })
+}
+
+/// Why nothing was asked on a rung.
+fn without_prompts(rung: &str, identifier: Option<&str>) -> &'static str {
+    match (rung, identifier) {
+        ("identifier" | "plain", Some(_)) => "no caption holds the identifier",
+        ("identifier", None) => "no picture has a caption",
+        ("plain", None) => "the recipe names no identifier to leave out",
+        ("sibling", _) => "the thesaurus has no siblings of the concept's class",
+        _ => "the thesaurus has no entity unrelated to the concept's class",
+    }
 }
 
 /// P(a score of `with` exceeds one of `without`), ties counted half; `None` if either is empty.
@@ -191,6 +206,7 @@ fn auc(with: &[f64], without: &[f64]) -> Option<f64> {
 pub(super) fn dose(
     input: &CensusInput,
     pictures: &Pictures<'_>,
+    refused: &mut Vec<Refusal>,
 ) -> Result<Option<DoseRecord>, EvalError> {
     let facet = input.rows.facets.iter().position(|facet| *facet == input.concept.facet);
     let detector = usable(input, None);
@@ -200,16 +216,20 @@ pub(super) fn dose(
     }
     let common = common_seeds(drawn.iter().map(|(_, prompts)| prompts.as_slice()));
     let mut points: Vec<DosePoint> = Vec::new();
+    // `[dose][draw]`: every dose has the same seeds, so a draw is a whole trajectory.
+    let mut trajectories: Vec<Vec<f64>> = Vec::new();
     for (dose, prompts) in drawn {
         let prompts = restricted(prompts, &common);
         let Some(flags) = Flags::read(&prompts) else { continue };
-        let share = share(input, &flags, detector);
+        let Share { before, after, drawn: [of_base, of_dose], .. } = share(input, &flags, detector);
         let pairs = count(&prompts);
         if points.is_empty() && dose > 0.0 {
-            points.push(DosePoint { dose: 0.0, pairs, share: share.before, tv: 0.0 });
+            points.push(DosePoint { dose: 0.0, pairs, share: before, tv: 0.0 });
+            trajectories.push(of_base);
         }
         let tv = facet.map_or(0.0, |facet| distance(&prompts, facet));
-        points.push(DosePoint { dose, pairs, share: share.after, tv });
+        points.push(DosePoint { dose, pairs, share: after, tv });
+        trajectories.push(of_dose);
     }
     if points.len() < 2 {
         return Ok(None);
@@ -217,9 +237,15 @@ pub(super) fn dose(
     let doses: Vec<f64> = points.iter().map(|point| point.dose).collect();
     let shares: Vec<f64> = points.iter().map(|point| point.share.value).collect();
     let falls = shares.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    let half = half_effect(&doses, &shares, &trajectories);
+    if half.is_none() {
+        let reason = "the rise from dose 0 to dose 1 is not beyond chance";
+        refused.push(Refusal { what: "dose of half effect".into(), reason: reason.into() });
+    }
     Ok(Some(DoseRecord {
         fit: isotonic(&shares),
-        half_effect: half_effect_dose(&doses, &shares),
+        half_effect: half.map(|half| half.value),
+        half_effect_ci: half.and_then(|half| half.ci),
         violations: len(falls),
         points,
     }))

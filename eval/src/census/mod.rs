@@ -84,10 +84,11 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
         facets.push(facet::analyse(input, &pictures, facet, &mut refused)?);
     }
     let leak = ladder::leak(input, &pictures, &mut refused)?;
-    let dose = ladder::dose(input, &pictures)?;
+    let dose = ladder::dose(input, &pictures, &mut refused)?;
     let similarity = words::similarity(input, &pictures, &mut refused)?;
     refuse_absent_instruments(&mut refused);
-    let warnings = warnings(input, placebos, &facets);
+    let nulls = Nulls { zero: pictures.zero_check(), placebos };
+    let warnings = warnings(input, nulls, &facets);
     Ok(CensusReport {
         schema: json::SCHEMA.to_owned(),
         tool: input.tool.clone(),
@@ -102,7 +103,7 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
             bootstrap: input.bootstrap,
             flips: input.flips,
         },
-        nulls: Nulls { zero: pictures.zero_check(), placebos },
+        nulls,
         gates: gates(&input.limits, &facets, &leak, &input.concept.facet),
         transitions: atlas::transitions(input, &headline),
         atlas: atlas::atlas(input, &pictures, &headline),
@@ -159,9 +160,16 @@ fn gates(
         .collect()
 }
 
-fn warnings(input: &CensusInput, placebos: u32, facets: &[FacetRecord]) -> Vec<String> {
+fn warnings(input: &CensusInput, nulls: Nulls, facets: &[FacetRecord]) -> Vec<String> {
     let mut warnings = input.warnings.clone();
-    if placebos == 0 {
+    if let Some(zero) = nulls.zero.filter(|zero| zero.different_pixels > 0) {
+        warnings.push(format!(
+            "the adapter at dose 0 changed {} of {} pictures: the device does not repeat itself, and \
+             some of every change is its noise",
+            zero.different_pixels, zero.pairs
+        ));
+    }
+    if nulls.placebos == 0 {
         warnings.push(
             "no placebo was drawn: “fell” and “rose” may be what any adapter of this size does"
                 .to_owned(),

@@ -3,7 +3,7 @@
 use super::contingency::tests::labels_of;
 use super::diversity::tests::{categorical, zipf};
 use super::*;
-use crate::interval::{Replicate, max_t, percentile};
+use crate::interval::{Estimate, Replicate, max_t, percentile};
 use crate::panel;
 use crate::report::record::Verdict;
 use crate::rows::{Label, Row};
@@ -130,6 +130,18 @@ fn the_reduction_finds_who_lost_and_to_whom() {
 }
 
 #[test]
+fn the_distances_stand_beside_their_floors() {
+    let report = reduce(&census(120, &settled)).unwrap();
+    let subject = &report.facets[0];
+    // No picture of the base shows a cylinder; every tenth of the adapted model does.
+    let [low, high] = subject.dilution.ci.unwrap();
+    assert!(low > 0.01 && low < subject.dilution.value && high > subject.dilution.value);
+    assert!((subject.displaced.value - 0.1).abs() < 1e-12);
+    assert!(subject.displaced_floor > 0.0 && subject.displaced_floor < 0.05);
+    assert!(subject.displaced_placebo.unwrap().abs() < 1e-12);
+}
+
+#[test]
 fn the_share_rises_with_the_dose_and_other_facets_stay() {
     let report = reduce(&census(120, &settled)).unwrap();
     let dose = report.dose.unwrap();
@@ -201,7 +213,111 @@ fn what_was_never_seen_to_move_keeps_an_interval() {
         assert_eq!(entity.verdict, Verdict::Undecided, "{entity:?}");
     }
     assert!(subject.tv.ci.is_some_and(|ci| ci[0].abs() < 1e-12 && ci[1] > 0.99 * three_in_n));
-    assert_eq!(subject.dilution.ci, None);
+    // Nor that no newcomer comes; where none can come, there is nothing to estimate.
+    assert!(subject.dilution.ci.is_some_and(|ci| ci[0].abs() < 1e-12 && ci[1] > three_in_n));
+    assert_eq!(report.facets[1].dilution, Estimate::bare(0.0));
+}
+
+/// KAT: ∅ that grows from a twentieth to two thirds is no entity, and takes none away.
+#[test]
+fn pictures_of_none_of_the_entities_are_not_counted_as_one() {
+    // Of ten towers and nine houses in twenty pictures every third stays.
+    let input = census(120, &|model, seed| match seed % 20 {
+        _ if model == Model::Adapted && seed % 3 > 0 => thesaurus::NONE,
+        0..10 => "tower",
+        10..19 => "house",
+        _ => thesaurus::NONE,
+    });
+    let report = reduce(&input).unwrap();
+    let subject = &report.facets[0];
+    let none = subject.entities.iter().find(|e| e.id == thesaurus::NONE).unwrap();
+    assert!(none.p_b < 0.06 && none.p_a > 0.6, "{none:?}");
+    assert!((subject.hill.before[1] - 2.0).abs() < 0.01, "{:?}", subject.hill);
+    assert!((subject.hill.after[1] - 2.0).abs() < 0.01, "{:?}", subject.hill);
+    assert!(subject.evenness_loss.value.abs() < 0.01);
+    assert!((subject.displaced.value - subject.tv.value).abs() < 1e-9);
+}
+
+/// Where pairs are exchanged by chance, a distance over many entities is far from 0 and so are its
+/// reflected percentiles; the interval must hold 0 all the same.
+#[test]
+fn a_distance_between_two_samples_of_one_law_may_be_nothing() {
+    let many = (0..40).fold(SMALL.to_owned(), |text, i| {
+        format!("{text}  e{i}: {{ facet: subject, label: {{ en: e{i}, fr: f{i} }} }}\n")
+    });
+    let mut by_chance = 0;
+    for world in 0..3 {
+        let mut input = census(300, &|_, _| "boat");
+        input.thesaurus = thesaurus::parse(&many, "test").unwrap();
+        input.rows.rows.retain(|row| {
+            row.stratum == Stratum::Empty && !(row.model == Model::Adapted && row.dose < 0.9)
+        });
+        for row in &mut input.rows.rows {
+            let stream = &mut draws::stream(world, u64::from(row.seed_idx), 0, Purpose::Scene);
+            let (first, other) = (draws::below(stream, 40), draws::below(stream, 40));
+            let redrawn = row.model == Model::Adapted && draws::uniform(stream) < 0.5;
+            row.labels[0].entity = format!("e{}", if redrawn { other } else { first });
+        }
+        let subject = reduce(&input).unwrap().facets.remove(0);
+        if subject.tv_p > 0.05 {
+            by_chance += 1;
+            let [tv, displaced] = [subject.tv, subject.displaced].map(|d| d.ci.unwrap());
+            assert!(tv[0].abs() < 1e-12 && tv[1] >= subject.tv.value, "{:?}", subject.tv);
+            assert!(displaced[0].abs() < 1e-12, "{:?}", subject.displaced);
+            assert!((subject.displaced_floor - subject.tv_floor).abs() < 1e-9);
+        }
+    }
+    assert!(by_chance > 0);
+}
+
+#[test]
+fn a_zero_adapter_that_changes_pixels_is_told() {
+    let mut input = census(10, &settled);
+    assert!(!reduce(&input).unwrap().warnings.iter().any(|w| w.contains("dose 0")));
+    let is_zero = |row: &&mut Row| row.model == Model::Adapted && row.dose < 0.1;
+    for row in input.rows.rows.iter_mut().filter(is_zero).take(2) {
+        row.pixels.push('!');
+    }
+    let warnings = reduce(&input).unwrap().warnings;
+    assert!(warnings.iter().any(|w| w.contains("dose 0 changed 2 of 30 pictures")), "{warnings:?}");
+}
+
+/// One cylinder in three hundred pictures may be chance, and half of chance is nothing.
+#[test]
+fn half_an_effect_needs_an_effect() {
+    let mut input = census(60, &|model, seed| {
+        if model == Model::Adapted && seed == 7 { "cylinder" } else { settled(Model::Base, seed) }
+    });
+    for row in &mut input.rows.rows {
+        if row.stratum == Stratum::Medium && row.labels[0].entity == "cylinder" {
+            row.labels[0].entity = "boat".into();
+            row.detected = Some(false);
+        }
+    }
+    let report = reduce(&input).unwrap();
+    let dose = report.dose.unwrap();
+    assert!(dose.points[2].share.value > 0.0 && dose.points[0].share.value.abs() < 1e-12);
+    assert_eq!((dose.half_effect, dose.half_effect_ci), (None, None));
+    assert!(report.refused.iter().any(|r| r.what == "dose of half effect"));
+    let dose = reduce(&census(120, &settled)).unwrap().dose.unwrap();
+    let (half, [low, high]) = (dose.half_effect.unwrap(), dose.half_effect_ci.unwrap());
+    assert!(low <= half && half <= high && 0.0 < low && high < 1.0 && high - low < 0.9, "{dose:?}");
+}
+
+#[test]
+fn a_rung_that_was_not_asked_says_why() {
+    let mut input = census(10, &settled);
+    let reason = |input: &CensusInput, rung: &str| {
+        let refused = reduce(input).unwrap().refused;
+        refused.into_iter().find(|r| r.what == format!("leak level {rung}")).unwrap().reason
+    };
+    assert_eq!(reason(&input, "identifier"), "no caption holds the identifier");
+    assert_eq!(reason(&input, "plain"), "no caption holds the identifier");
+    assert!(reason(&input, "sibling").contains("no siblings"));
+    for row in &mut input.rows.rows {
+        row.detected = None;
+    }
+    assert_eq!(reason(&input, "unasked"), "no pictures with a detector score");
 }
 
 /// Exchanging base and adapted model turns every difference round.

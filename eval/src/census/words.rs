@@ -7,7 +7,7 @@ use crate::error::EvalError;
 use crate::interval::{CiKind, Estimate};
 use crate::panel::Stratum;
 use crate::report::record::{AskedRecord, Refusal, SimilarityRecord, SimilarityShift};
-use crate::similarity::{self, CosineBlock, Shift};
+use crate::similarity::{self, CosineBlock, LEAST_PICTURES, Shift};
 
 fn block(pairs: &PromptPairs<'_>) -> CosineBlock {
     CosineBlock {
@@ -43,6 +43,13 @@ pub(super) fn similarity(
     if asked_pairs.is_empty() {
         refuse("asked similarity and CLIP-T", "nothing was asked by name");
     }
+    let asked = asked(input, &asked_pairs);
+    if asked.as_ref().is_some_and(|asked| asked.delta_ci.is_none()) {
+        refuse(
+            "intervals of the asked similarity",
+            &format!("at least {LEAST_PICTURES} pictures per asked entity are needed"),
+        );
+    }
     let clip_i = clip_i(input, pictures)?;
     if clip_i.is_none() {
         refuse("CLIP-I", "no pictures asked by the identifier were compared with references");
@@ -51,7 +58,7 @@ pub(super) fn similarity(
         entities: input.rows.entities.clone(),
         unasked,
         clip_t: clip_t(input, &asked_pairs),
-        asked: asked(input, &asked_pairs),
+        asked,
         clip_i,
     })
 }

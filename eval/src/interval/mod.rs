@@ -39,6 +39,16 @@ impl Estimate {
     pub fn with(value: f64, ci: [f64; 2], kind: CiKind) -> Self {
         Self { value, ci: Some(ci), ci_kind: Some(kind) }
     }
+
+    /// The same distance, with an interval that starts at 0 unless its sign-flip `p` is at most .05.
+    ///
+    /// Percentiles reflected at a distance between many categories leave out 0 in about half of all
+    /// worlds in which nothing happened: a distance is never 0, and the replicates repeat its bias.
+    #[must_use]
+    pub fn grounded(self, p: f64) -> Self {
+        let ground = |[low, high]: [f64; 2]| [if p > 0.05 { 0.0 } else { low }, high];
+        Self { ci: self.ci.map(ground), ..self }
+    }
 }
 
 /// Largest share that may lie behind a count of 0, at level 1 − `alpha` for each of `k` questions at
@@ -72,6 +82,14 @@ pub enum CiKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_distance_that_sign_flips_reach_may_be_nothing() {
+        let distance = Estimate::with(0.2, [0.12, 0.27], CiKind::Basic);
+        assert_eq!(distance.grounded(0.051).ci, Some([0.0, 0.27]));
+        assert_eq!(distance.grounded(0.05), distance);
+        assert_eq!(Estimate::bare(0.2).grounded(1.0), Estimate::bare(0.2));
+    }
 
     #[test]
     fn what_was_never_seen_may_hide_in_the_prompt_asked_least() {

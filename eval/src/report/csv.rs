@@ -96,16 +96,11 @@ fn similarity(census: &CensusReport) -> String {
         names.iter().enumerate().flat_map(move |(e, entity)| {
             matrix.asked.iter().enumerate().map(move |(g, asked)| {
                 let mut record = vec![entity.clone(), asked.clone()];
-                let [low, high] = matrix.delta_ci[e][g];
-                let values = [
-                    matrix.before[e][g],
-                    matrix.after[e][g],
-                    matrix.delta[e][g],
-                    low,
-                    high,
-                    matrix.centered[e][g],
-                ];
+                let ci = matrix.delta_ci.as_ref().map(|cells| cells[e][g]);
+                let values = [matrix.before[e][g], matrix.after[e][g], matrix.delta[e][g]];
                 record.extend(values.map(|v| v.to_string()));
+                record.extend([0, 1].map(|end| optional(ci.map(|ci| ci[end]))));
+                record.push(matrix.centered[e][g].to_string());
                 record
             })
         })

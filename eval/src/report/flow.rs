@@ -1,10 +1,11 @@
 //! Who took whose place, drawn: the base's entities on the left, the adapted model's on the right,
-//! one ribbon for each way that pictures went.
+//! one ribbon for each way that pictures went; and the same as a table of counts.
 
 use super::json::CensusReport;
 use super::prose;
 use super::record::FacetRecord;
 use crate::number::real_u64;
+use crate::thesaurus::{BLOCKED, NONE};
 use maud::{Markup, html};
 
 /// Height of all pictures together, and least height of an entity's slot (a line of text).
@@ -106,6 +107,45 @@ fn labels(facet: &FacetRecord, nodes: &[Node], side: &str, tall: &str) -> Markup
     }
 }
 
+/// `n_ij` of one facet with its margins, for all who cannot read the ribbons.
+pub(super) fn counts(census: &CensusReport, facet: &FacetRecord) -> Markup {
+    let entities = &facet.entities;
+    let rows: Vec<usize> = (0..entities.len()).filter(|&i| entities[i].n_b > 0).collect();
+    let columns: Vec<usize> = (0..entities.len()).filter(|&j| entities[j].n_a > 0).collect();
+    let total: u64 = entities.iter().map(|e| e.n_b).sum();
+    html! {
+        details class="counts" {
+            summary { span { "All counts as a table" } span class="num soft" { (total) " pairs" } }
+            div class="scroll" tabindex="0" role="region" aria-label="Table of counts" {
+                table class="heat" {
+                    caption { "Pairs by what the base shows (rows) and what the adapted model shows under the same seed (columns). Bold: stayed, and sums." }
+                    thead { tr {
+                        td {}
+                        @for &j in &columns { th scope="col" { span { (entities[j].name) } } }
+                        th scope="col" { span { "all of the base" } }
+                    } }
+                    tbody {
+                        @for &i in &rows {
+                            tr {
+                                th scope="row" { (entities[i].name) }
+                                @for &j in &columns {
+                                    td class=[(i == j).then_some("sure")] { (cell(census, facet, i, j)) }
+                                }
+                                td class="sure" { (entities[i].n_b) }
+                            }
+                        }
+                        tr {
+                            th scope="row" { "all of the adapted" }
+                            @for &j in &columns { td class="sure" { (entities[j].n_a) } }
+                            td class="sure" { (total) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// `n_ij` of the concept's facet; the diagonal is what did not leave.
 fn cell(census: &CensusReport, facet: &FacetRecord, i: usize, j: usize) -> u64 {
     let (from, to) = (&facet.entities[i].id, &facet.entities[j].id);
@@ -129,6 +169,15 @@ fn ribbon(a: f64, b: f64, thick: f64) -> String {
     format!("M0 {a:.2}C45 {a:.2} 55 {b:.2} 100 {b:.2}V{b2:.2}C55 {b2:.2} 45 {a2:.2} 0 {a2:.2}Z")
 }
 
+/// What to call an entity within a sentence.
+fn called(census: &CensusReport, id: &str) -> String {
+    match id {
+        NONE => "pictures that show none of these".to_owned(),
+        BLOCKED => "pictures that were withheld".to_owned(),
+        _ => format!("the {}", prose::name(census, id)),
+    }
+}
+
 /// One plain sentence under the diagram.
 pub(super) fn sentence(census: &CensusReport, facet: &FacetRecord) -> String {
     let to_concept = moved(census, facet, facet.new.as_deref());
@@ -141,15 +190,16 @@ pub(super) fn sentence(census: &CensusReport, facet: &FacetRecord) -> String {
     let named: Vec<String> = donors
         .iter()
         .take(3)
-        .map(|t| format!("the {} ({} of {})", prose::name(census, &t.from), t.n, to_concept))
+        .map(|t| format!("{} ({} of {to_concept})", called(census, &t.from), t.n))
         .collect();
     let rest = match donors.len().saturating_sub(named.len()) {
         0 => String::new(),
+        1 => ", and one other".to_owned(),
         n => format!(", and {n} others"),
     };
     if named.is_empty() {
-        format!("No picture became a {}.", census.concept.name)
+        format!("No picture became the {}.", census.concept.name)
     } else {
-        format!("It took its places from {}{rest}.", named.join(", "))
+        format!("The {} took its places from {}{rest}.", census.concept.name, named.join(", "))
     }
 }

@@ -6,7 +6,6 @@ use super::panels::{Page, key};
 use super::record::{AskedRecord, EntityRecord, FacetRecord};
 use super::{Energy, Pictures, RunInfo, chart, prose};
 use crate::gate::Judgement;
-use crate::number::real;
 use crate::thesaurus::{BLOCKED, NONE};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -51,6 +50,7 @@ fn header(page: Page<'_>, finding: &str) -> Markup {
                 (prose::thousands(counts.headline_pairs)) " unasked pairs on shared noise, "
                 (prose::thousands(counts.rows)) " pictures in all. Brackets: 95 % intervals, simultaneous over all entities of a facet where entities are compared."
             }
+            @if let Some(fault) = fault(page.census) { p class="fault" { (fault) } }
             @if !page.census.gates.is_empty() {
                 ul class="gates" {
                     @for gate in &page.census.gates {
@@ -68,15 +68,26 @@ fn header(page: Page<'_>, finding: &str) -> Markup {
     }
 }
 
-/// One numbered section with its name in the margin.
-fn section(id: &str, title: &str, table: Option<&str>, body: &Markup) -> Markup {
+/// What must not be: a zero adapter that changed something.
+fn fault(census: &CensusReport) -> Option<String> {
+    let zero = census.nulls.zero?;
+    (zero.different_pixels > 0 || zero.different_labels > 0).then(|| {
+        format!(
+            "✗ Fault: the zero adapter must change nothing, but {} of {} pictures differ from the base, {} of them in what they bear.",
+            prose::thousands(zero.different_pixels),
+            prose::thousands(zero.pairs),
+            prose::thousands(zero.different_labels)
+        )
+    })
+}
+
+/// One numbered section with its name and the link to its data in the margin.
+fn section(id: &str, title: &str, data: &Markup, body: &Markup) -> Markup {
     html! {
         section id=(id) aria-labelledby={ (id) "-title" } {
             div class="margin" {
                 h2 id={ (id) "-title" } { (title) }
-                @if let Some(table) = table {
-                    p { a href={ "../census/" (table) } { "table as CSV" } }
-                }
+                (data)
             }
             div class="body" { (body) }
         }
@@ -86,26 +97,38 @@ fn section(id: &str, title: &str, table: Option<&str>, body: &Markup) -> Markup 
 fn sections(page: Page<'_>) -> Markup {
     let census = page.census;
     let home = prose::home(census);
-    html! {
-        (section("arrival", "The arrival", Some("leak.csv"), &page.arrival()))
-        (section("pairs", "Before and after", Some("rows.csv"), &page.pairs()))
-        (section("census", "The census", Some("entities.csv"), &bars(census)))
-        @if let Some(facet) = home {
-            (section("places", "Who took whose place", Some("transitions.csv"), &page.places(facet)))
+    let table = |name: &str| html! { p { a href={ "../census/" (name) } { "table as CSV" } } };
+    let records = html! {
+        @if !page.info.metrics.is_empty() {
+            p { a href="../metrics.jsonl" { "records as JSON lines" } }
         }
-        (section("similarity", "Words and pictures", Some("similarity.csv"), &similarity(census)))
-        (section("dose", "The dose", Some("dose.csv"), &page.doses()))
-        (section("training", "The training", None, &training(page.info)))
+    };
+    html! {
+        (section("arrival", "The arrival", &table("leak.csv"), &page.arrival()))
+        (section("pairs", "Before and after", &table("rows.csv"), &page.pairs()))
+        (section("census", "The census", &table("entities.csv"), &bars(page)))
+        @if let Some(facet) = home {
+            (section("places", "Who took whose place", &table("transitions.csv"), &page.places(facet)))
+        }
+        (section("similarity", "Words and pictures", &table("similarity.csv"), &similarity(census)))
+        (section("dose", "The dose", &table("dose.csv"), &page.doses()))
+        (section("training", "The training", &records, &training(page.info)))
     }
 }
 
 /// Census bars of the concept's facet, the other facets folded.
-fn bars(census: &CensusReport) -> Markup {
+fn bars(page: Page<'_>) -> Markup {
+    let census = page.census;
     let (home, others): (Vec<&FacetRecord>, Vec<&FacetRecord>) =
         census.facets.iter().partition(|facet| facet.id == census.concept.facet);
     html! {
+        p class="note" {
+            "The bars and all figures of the tables, dilution and shares included, are raw: the labels as they were given. The headline and the ladder of the arrival are "
+            (page.counted()) "."
+        }
         p class="key" {
-            span { (key("before", "▬")) " base" } span { (key("after", "▬")) " adapted" }
+            span { (key("before", "▀")) " base (upper bar)" }
+            span { (key("after", "▄")) " adapted (lower bar)" }
             span { (key("whisker", "├┤")) " interval of the change" }
             span { (key("floor", "▒")) " floor" }
             @if census.nulls.placebos > 0 { span { (key("placebo", "◆")) " placebo" } }
@@ -134,24 +157,26 @@ fn facet_bars(facet: &FacetRecord) -> Markup {
     let most = entities.iter().map(|e| e.p_b.max(e.p_a).max(e.p_b + e.ci[1])).fold(0.01, f64::max);
     let high = chart::round_up(most.min(1.0));
     let scale = chart::Scale::new(0.0, high);
+    let pairs: u64 = facet.entities.iter().map(|e| e.n_b).sum();
+    // The roles keep it a table where a phone lays its rows out as blocks.
     html! {
-        table class="bars" {
-            caption { "Places of 100 unasked pictures per " (facet.id) ", worst first." }
-            thead { tr {
-                th scope="col" { (facet.id) }
-                th scope="col" class="wide" { (chart::share_axis(high)) }
-                th scope="col" class="num" { "change" }
-                th scope="col" class="ci" { "95 % interval" }
-                th scope="col" { "verdict" }
+        table class="bars" role="table" {
+            caption { "Places of 100 unasked pictures per " (facet.id) ", raw, worst first; " (prose::thousands(pairs)) " pairs." }
+            thead role="rowgroup" { tr role="row" {
+                th scope="col" role="columnheader" { (facet.id) }
+                th scope="col" role="columnheader" class="wide" { (chart::share_axis(high)) }
+                th scope="col" role="columnheader" class="num" { "change" }
+                th scope="col" role="columnheader" class="ci" { "95 % interval" }
+                th scope="col" role="columnheader" { "verdict" }
             } }
-            tbody {
+            tbody role="rowgroup" {
                 @for e in entities {
-                    tr class=(prose::verdict(e.verdict)) {
-                        th scope="row" { (e.name) }
-                        td class="wide" { (chart::census_bar(e, scale)) }
-                        td class="num" { (prose::signed(100.0 * e.delta, 1)) }
-                        td class="ci" { (prose::interval(e.ci, 100.0, 1)) }
-                        td class="verdict" { span aria-hidden="true" { (prose::glyph(e.verdict)) } " " (prose::verdict(e.verdict)) }
+                    tr role="row" class=(prose::verdict(e.verdict)) {
+                        th scope="row" role="rowheader" { (e.name) }
+                        td role="cell" class="wide" { (chart::census_bar(e, scale)) }
+                        td role="cell" class="num" data-label="change" { (prose::signed(100.0 * e.delta, 1)) }
+                        td role="cell" class="ci" data-label="95 % interval" { (prose::interval(e.ci, 100.0, 1)) }
+                        td role="cell" class="verdict" { span aria-hidden="true" { (prose::glyph(e.verdict)) } " " (prose::verdict(e.verdict)) }
                     }
                 }
             }
@@ -173,7 +198,10 @@ fn facet_figures(facet: &FacetRecord) -> Markup {
         (
             "displaced",
             format!("{} of 100", prose::estimate(&facet.displaced, 100.0, 1)),
-            "places that the entities already there lost".to_owned(),
+            format!(
+                "places that the entities already there lost; {}",
+                beside(facet.displaced_floor, facet.displaced_placebo, 100.0, 1)
+            ),
         ),
         (
             "dilution",
@@ -194,7 +222,12 @@ fn facet_figures(facet: &FacetRecord) -> Markup {
         (
             "total variation",
             format!("{} of 100", prose::estimate(&facet.tv, 100.0, 1)),
-            beside(facet.tv_floor, facet.tv_placebo, 100.0, 1),
+            format!(
+                "{}; {} above the floor, p {}",
+                beside(facet.tv_floor, facet.tv_placebo, 100.0, 1),
+                prose::number(100.0 * (facet.tv.value - facet.tv_floor), 1),
+                prose::number(facet.tv_p, 3)
+            ),
         ),
         (
             "entities in effect",
@@ -223,15 +256,21 @@ fn similarity(census: &CensusReport) -> Markup {
         }
     };
     html! {
-        p { "Change of the mean cosine between an entity’s words (rows) and the pictures asked for another by name (columns), in hundredths. A bold figure has a simultaneous 95 % interval that leaves out zero." }
+        p { "Change of the mean cosine between an entity’s words (rows) and the pictures asked for another by name (columns; in brackets the number of pictures by each model), in hundredths. "
+            @if record.asked.as_ref().is_some_and(|asked| asked.delta_ci.is_none()) {
+                "These are too few pictures for an interval of each cell, so that none is marked."
+            } @else {
+                "A bold figure has a simultaneous 95 % interval that leaves out zero."
+            }
+        }
         @if let Some(asked) = &record.asked {
             div class="maps" {
                 input type="radio" name="map" id="map-raw" checked;
                 label for="map-raw" { "raw" }
                 input type="radio" name="map" id="map-centered";
                 label for="map-centered" { "double-centered" }
-                (heat(census, asked, "raw", &asked.delta, &asked.delta_ci))
-                (heat(census, asked, "centered", &asked.centered, &asked.centered_ci))
+                (heat(census, asked, "raw", &asked.delta, asked.delta_ci.as_deref()))
+                (heat(census, asked, "centered", &asked.centered, asked.centered_ci.as_deref()))
             }
         } @else {
             p class="note" { "Nothing was asked by name: there is no matrix." }
@@ -249,7 +288,7 @@ fn heat(
     asked: &AskedRecord,
     class: &str,
     values: &[Vec<f64>],
-    intervals: &[Vec<[f64; 2]>],
+    intervals: Option<&[Vec<[f64; 2]>]>,
 ) -> Markup {
     let most = values.iter().flatten().fold(0.0_f64, |most, v| most.max(v.abs())).max(1e-9);
     let color = |value: f64| {
@@ -260,14 +299,18 @@ fn heat(
         div class={ "map " (class) } tabindex="0" role="region" aria-label={ "Similarity shift, " (class) } {
             table class="heat" {
                 caption class="sr" { "Words × pictures, " (class) ", hundredths of a cosine." }
-                thead { tr { td {} @for id in &asked.asked { th scope="col" { span { (prose::name(census, id)) } } } } }
+                thead { tr {
+                    td {}
+                    @for (id, n) in asked.asked.iter().zip(&asked.pictures) {
+                        th scope="col" { span { (prose::name(census, id)) " (" (n) ")" } }
+                    }
+                } }
                 tbody {
                     @for (e, id) in census.similarity.entities.iter().enumerate() {
                         tr {
                             th scope="row" { (prose::name(census, id)) }
                             @for (g, value) in values[e].iter().enumerate() {
-                                @let ci = intervals[e][g];
-                                @let bold = ci[0] > 0.0 || ci[1] < 0.0;
+                                @let bold = intervals.is_some_and(|all| all[e][g][0] > 0.0 || all[e][g][1] < 0.0);
                                 td style=(color(*value)) class=[bold.then_some("sure")] { (prose::number(100.0 * value, 1)) }
                             }
                         }
@@ -306,7 +349,8 @@ fn limits(page: Page<'_>) -> Markup {
         .map(|(facet, names)| format!("{facet}: {}", names.join(", ")))
         .collect();
     let zero = census.nulls.zero.map_or("dose 0 was not drawn".to_owned(), |zero| {
-        format!("{} of {} pictures differ from the base", zero.different_pixels, zero.pairs)
+        let judged = if fault(census).is_some() { ": a fault" } else { "" };
+        format!("{} of {} pictures differ from the base{judged}", zero.different_pixels, zero.pairs)
     });
     html! {
         footer id="limits" {
@@ -393,17 +437,23 @@ fn could_fool(census: &CensusReport) -> Vec<String> {
         "a change of style that the evaluator reads as another entity",
         "entities that the thesaurus does not hold",
         "lettering in a picture, which a CLIP reads",
+        "labels of the adapted model are not corrected for what the evaluator confuses",
+        "the detector’s misses and false alarms were counted on reference pictures and on pictures of the empty prompt only, and may be others under other prompts",
+        "guidance sharpens the prior: under words, what is frequent comes still more often",
+        "an identifier that is a common word: it stands in prompts that do not mean the concept, which the ladder takes for a leak",
     ];
     census.warnings.iter().cloned().chain(standing.map(str::to_owned)).collect()
 }
 
 fn spent(info: &RunInfo) -> Vec<String> {
     let total: f64 = info.seconds.iter().map(|(_, seconds)| seconds).sum();
+    // A census that ran alone is not in the records: shares of a total without it would mislead.
+    let whole = info.seconds.iter().any(|(phase, _)| phase == "census");
     let mut items: Vec<String> = info
         .seconds
         .iter()
         .map(|(phase, seconds)| {
-            let share = if real(info.seconds.len()) > 1.0 && total > 0.0 {
+            let share = if whole && info.seconds.len() > 1 && total > 0.0 {
                 format!(" ({} %)", prose::number(100.0 * seconds / total, 0))
             } else {
                 String::new()
@@ -411,9 +461,13 @@ fn spent(info: &RunInfo) -> Vec<String> {
             format!("{phase}: {}{share}", prose::duration(*seconds))
         })
         .collect();
+    if !whole {
+        items.push("census: not recorded".to_owned());
+    }
+    let covered = if whole { "" } else { ", without the census" };
     items.push(match &info.energy {
         Energy::Measured { watt_hours, scope } => {
-            format!("energy: {} Wh ({scope})", prose::number(*watt_hours, 1))
+            format!("energy: {} Wh ({scope}){covered}", prose::number(*watt_hours, 1))
         }
         Energy::NotMeasured(reason) => format!("energy: not measured: {reason}"),
     });

@@ -6,6 +6,9 @@ use super::record::{EntityRecord, FacetRecord, LeakLevel, Verdict};
 use crate::interval::Estimate;
 use crate::thesaurus::{BLOCKED, NONE};
 
+/// What is said of a change whose interval leaves out 0 while that of its contrast does not.
+const AS_UNDER_PLACEBO: &str = "but not demonstrably more than under the placebo";
+
 /// `value` with `digits` decimals and a true minus sign; −0 is 0.
 pub fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
@@ -74,60 +77,82 @@ pub fn level<'a>(census: &'a CensusReport, id: &str) -> Option<&'a LeakLevel> {
     census.leak.levels.iter().find(|level| level.level == id)
 }
 
+/// Entities of the concept's facet that `keep` holds for, but the concept itself; worst first.
+fn worst_first<'a>(
+    census: &'a CensusReport,
+    keep: &dyn Fn(&EntityRecord) -> bool,
+) -> Vec<&'a EntityRecord> {
+    let entities = home(census).into_iter().flat_map(|facet| &facet.entities);
+    let is_entity =
+        |e: &EntityRecord| e.id != census.concept.id && !matches!(e.id.as_str(), NONE | BLOCKED);
+    let mut kept: Vec<&EntityRecord> = entities.filter(|e| is_entity(e) && keep(e)).collect();
+    kept.sort_by(|a, b| a.delta.total_cmp(&b.delta));
+    kept
+}
+
 /// Entities of the concept's facet that lost ground, worst first.
 pub fn losers(census: &CensusReport) -> Vec<&EntityRecord> {
-    let mut losers: Vec<&EntityRecord> = home(census)
-        .map(|facet| {
-            let lost = |e: &&EntityRecord| {
-                matches!(e.verdict, Verdict::Depopulated | Verdict::Fell)
-                    && !matches!(e.id.as_str(), NONE | BLOCKED)
-                    && e.id != census.concept.id
-            };
-            facet.entities.iter().filter(lost).collect()
-        })
-        .unwrap_or_default();
-    losers.sort_by(|a, b| a.delta.total_cmp(&b.delta));
-    losers
+    worst_first(census, &|e| matches!(e.verdict, Verdict::Depopulated | Verdict::Fell))
+}
+
+/// Entities of the concept's facet that lost ground, but not demonstrably more than under the
+/// placebo; worst first.
+pub fn fallen_as_under_placebo(census: &CensusReport) -> Vec<&EntityRecord> {
+    worst_first(census, &|e| e.ci[1] < 0.0 && e.contrast_ci.is_some_and(|ci| ci[1] >= 0.0))
 }
 
 /// The finding in one or two sentences, with intervals.
 pub fn finding(census: &CensusReport, info: &RunInfo) -> String {
-    let noun = &info.picture_noun;
+    format!("{}; {}.", arrival(census, &info.picture_noun), losses(census))
+}
+
+/// How often the concept comes unasked.
+fn arrival(census: &CensusReport, noun: &str) -> String {
     let name = &census.concept.name;
-    let arrival = match level(census, "unasked") {
-        None => format!("How often the {name} comes unasked could not be counted"),
-        Some(level) => {
-            let share = estimate(&level.after, 100.0, 1);
-            let rose = |e: &EntityRecord| matches!(e.verdict, Verdict::Favoured | Verdict::Rose);
-            let mut entities = home(census).into_iter().flat_map(|facet| &facet.entities);
-            let arrived = entities.any(|e| e.id == census.concept.id && rose(e));
-            if arrived && level.bleed.ci.is_some_and(|ci| ci[0] > 0.0) {
-                format!("Of 100 unasked {noun}s, {share} now show the {name}")
-            } else {
-                format!(
-                    "Unasked, the {name} was found in {share} of 100 {noun}s, which cannot be told from chance"
-                )
-            }
-        }
+    let Some(level) = level(census, "unasked") else {
+        return format!("How often the {name} comes unasked could not be counted");
     };
-    let losers = losers(census);
-    let loss = |e: &EntityRecord, unit: &str| {
+    let share = estimate(&level.after, 100.0, 1);
+    let mut entities = home(census).into_iter().flat_map(|facet| &facet.entities);
+    let more = level.bleed.ci.is_some_and(|ci| ci[0] > 0.0);
+    let concept = entities.find(|e| e.id == census.concept.id).filter(|_| more);
+    let rose = |e: &EntityRecord| matches!(e.verdict, Verdict::Favoured | Verdict::Rose);
+    let as_placebo =
+        |e: &EntityRecord| e.ci[0] > 0.0 && e.contrast_ci.is_some_and(|ci| ci[0] <= 0.0);
+    if concept.is_some_and(rose) {
+        format!("Of 100 unasked {noun}s, {share} now show the {name}")
+    } else if concept.is_some_and(as_placebo) {
+        format!("Unasked, the {name} arrived in {share} of 100 {noun}s, {AS_UNDER_PLACEBO}")
+    } else {
         format!(
-            "the {} lost {}{unit} [{}, {}]",
-            e.name,
-            number(-100.0 * e.delta, 1),
-            number(-100.0 * e.ci[1], 1),
-            number(-100.0 * e.ci[0], 1)
+            "Unasked, the {name} was found in {share} of 100 {noun}s, which cannot be told from chance"
         )
-    };
-    let told = losers.iter().take(2).enumerate();
-    let losses: Vec<String> =
-        told.map(|(i, e)| loss(e, if i == 0 { " places" } else { "" })).collect();
-    match losses.as_slice() {
-        [] => format!("{arrival}; of no single entity can a loss be told from chance."),
-        [one] => format!("{arrival}; {one}."),
-        [first, second, ..] => format!("{arrival}; {first}, {}.", second.replacen(" lost", "", 1)),
     }
+}
+
+/// Who lost places to it: what is shown, else what the placebo may have done as well.
+fn losses(census: &CensusReport) -> String {
+    let worst = |entities: &[&EntityRecord], verb: &str| -> Option<String> {
+        let (first, others) = entities.split_first()?;
+        let places = |e: &EntityRecord, verb: &str, unit: &str| {
+            format!(
+                "the {}{verb} {}{unit} [{}, {}]",
+                e.name,
+                number(-100.0 * e.delta, 1),
+                number(-100.0 * e.ci[1], 1),
+                number(-100.0 * e.ci[0], 1)
+            )
+        };
+        let second = others.first().map(|e| format!(", {}", places(e, "", "")));
+        Some(format!("{}{}", places(first, verb, " places"), second.unwrap_or_default()))
+    };
+    let as_placebo = || {
+        worst(&fallen_as_under_placebo(census), " fell by")
+            .map(|told| format!("{told}, {AS_UNDER_PLACEBO}"))
+    };
+    worst(&losers(census), " lost")
+        .or_else(as_placebo)
+        .unwrap_or_else(|| "of no single entity can a loss be told from chance".to_owned())
 }
 
 /// Seconds as `1 h 02 min`, `3 min 20 s` or `12 s`.

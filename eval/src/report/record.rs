@@ -92,8 +92,12 @@ pub struct FacetRecord {
     pub selection_placebo: Option<f64>,
     /// Jensen–Shannon form of dilution and selection, from raw shares.
     pub js: [f64; 2],
-    /// Share of pictures that the entities already there lost.
+    /// Share of pictures that the entities already there lost; ∅ and withheld pictures are none.
     pub displaced: Estimate,
+    /// Mean share displaced when pairs are exchanged at random.
+    pub displaced_floor: f64,
+    /// Share displaced by the placebo; null without a placebo.
+    pub displaced_placebo: Option<f64>,
     /// 1 − ^1D after / ^1D before, among the entities already there.
     pub evenness_loss: Estimate,
     /// Hill numbers of order 0, 1, 2 among the entities already there.
@@ -308,12 +312,12 @@ pub struct AskedRecord {
     pub after: Vec<Vec<f64>>,
     /// ΔC.
     pub delta: Vec<Vec<f64>>,
-    /// Simultaneous 95 % intervals of ΔC.
-    pub delta_ci: Vec<Vec<[f64; 2]>>,
+    /// Simultaneous 95 % intervals of ΔC; null if a column has fewer than 32 pictures.
+    pub delta_ci: Option<Vec<Vec<[f64; 2]>>>,
     /// Double-centered ΔC.
     pub centered: Vec<Vec<f64>>,
-    /// Its simultaneous 95 % intervals.
-    pub centered_ci: Vec<Vec<[f64; 2]>>,
+    /// Its simultaneous 95 % intervals; null as `delta_ci`.
+    pub centered_ci: Option<Vec<Vec<[f64; 2]>>>,
 }
 
 /// Where the concept shows up.
@@ -356,8 +360,10 @@ pub struct DoseRecord {
     pub points: Vec<DosePoint>,
     /// Isotonic fit of the concept's share.
     pub fit: Vec<f64>,
-    /// Dose of half effect.
+    /// Dose of half effect; null where the rise from dose 0 to dose 1 is not beyond chance.
     pub half_effect: Option<f64>,
+    /// Its 95 % interval, from a bootstrap of whole trajectories.
+    pub half_effect_ci: Option<[f64; 2]>,
     /// Neighbouring doses between which the share falls.
     pub violations: u64,
 }

@@ -168,9 +168,10 @@ fn a_zero_adapter_changes_nothing() {
 
 /// The text encoder may not judge what it takes part in.
 #[test]
-fn an_evaluator_that_is_the_text_encoder_is_refused() {
+fn an_evaluator_that_shares_tensors_with_the_text_encoder_is_refused() {
     let mut world = World::new();
-    world.base.hashes.insert("text_encoder".into(), world.evaluator.sha256().to_owned());
+    assert!(independence::check(&world.evaluator, &world.base).is_ok());
+    world.base.text_encoder = world.evaluator.text_tower().clone();
     let job_error = {
         let stop = AtomicBool::new(false);
         let mut sink = |_: &CensusEvent| {};
