@@ -14,7 +14,7 @@ fn documented_cases_run_as_written() {
 }
 
 #[test]
-fn every_verb_of_the_issue_has_help() {
+fn every_verb_has_help() {
     let world = World::empty();
     let help = world.run(&["--help"]).expect(0).stdout;
     let verbs = [
@@ -74,18 +74,59 @@ fn exit_69_a_device_that_this_build_cannot_use() {
 fn exit_69_after_three_attempts_that_end_where_they_began() {
     let world = World::new();
     world.recipe(20, "");
-    let class = "dataset.dreambooth.class={generate: 4000, prompt: \"a tower\", weight: 0.5}";
+    // The previews of the base, before the first step, take long.
+    let previews = "fit.previews={prompts: [a], seeds: [0, 1, 2, 3, 4, 5, 6, 7], sampler: {ddim: {steps: 500}}}";
     let arguments =
-        ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json", "--set", class];
+        ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json", "--set", previews];
     let mut ends = Vec::new();
     for _ in 0..3 {
         let mut program = UnderWay::start(world.command(&arguments));
-        // Thousands of class pictures are drawn before the first step.
-        assert!(program.read_until(|record| record["phase"] == "class images"));
+        assert!(program.read_until(|record| record["event"] == "began"));
         program.signal("TERM");
         ends.push(program.end());
     }
     assert_eq!(ends, [Some(75), Some(75), Some(69)]);
+}
+
+#[test]
+fn exit_75_as_long_as_each_attempt_draws_class_pictures() {
+    let world = World::new();
+    world.recipe(20, "");
+    let class = "dataset.dreambooth.class={generate: 4000, prompt: \"a tower\", weight: 0.5}";
+    let arguments =
+        ["train", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json", "--set", class];
+    let drawn = || {
+        let folders = std::fs::read_dir(world.path("cache/populate/class-images")).unwrap();
+        let folder = folders.into_iter().next().unwrap().unwrap().path();
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let mut before = 0;
+    for attempt in 0..4 {
+        let mut program = UnderWay::start(world.command(&arguments));
+        assert!(program.read_until(|record| {
+            record["phase"] == "class images" && record["done"].as_u64() > Some(before)
+        }));
+        program.signal("TERM");
+        assert_eq!(program.end(), Some(75), "attempt {attempt}");
+        before = drawn() as u64;
+    }
+}
+
+/// A verb that keeps nothing has nothing to finish first.
+#[cfg(unix)]
+#[test]
+fn a_measurement_ends_at_the_first_signal() {
+    use std::io::BufRead;
+    use std::os::unix::process::ExitStatusExt;
+    let world = World::empty();
+    let mut command = world.command(&["doctor", "--base", "--device", "cpu"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("measuring on")));
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill").args(["-s", "TERM", &pid]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The promises on an NVIDIA card: nothing is gated on bits there, only on what people see.
 
+use checkpoints::run_dir::RunFolder;
 use image::RgbImage;
 
-use crate::world::World;
+use crate::world::{UnderWay, World, is_step};
 
 /// Largest mean difference of a channel between card and processor, of 255.
 const MEAN_TOLERANCE: f64 = 2.0;
@@ -30,18 +31,20 @@ fn a_card_draws_what_the_processor_draws() {
 #[test]
 fn a_card_trains_and_resumes() {
     let world = World::new();
-    world.recipe(4, "");
-    world.run(&["train", "tiny.yaml", "--runs", "r", "--device", "cuda"]).expect(0);
-    let run = world.only_run("r");
-    let loss = |line: &str| {
-        serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap()
-    };
-    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    assert!(metrics.lines().all(|line| loss(line).is_finite()));
+    world.recipe(6, "");
+    let arguments = ["train", "tiny.yaml", "--runs", "r", "--device", "cuda", "--json"];
+    let mut program = UnderWay::start(world.command(&arguments));
+    assert!(program.read_until(|record| is_step(record, 2)));
+    program.signal("TERM");
+    assert_eq!(program.end(), Some(75));
+    world.run(&arguments).expect(0);
+    let metrics = RunFolder::open(&world.only_run("r")).unwrap().metrics().unwrap();
+    assert_eq!(metrics.len(), 6);
+    assert!(metrics.iter().all(|record| record["loss"].as_f64().unwrap().is_finite()));
 }
 
 #[test]
 fn the_doctor_proves_the_first_kernel() {
-    let ended = World::empty().run(&["doctor", "--device", "cuda"]);
+    let ended = World::empty().run(&["doctor", "--device", "cuda"]).expect(0);
     assert!(ended.stdout.contains("matrix product is right"), "{}", ended.stdout);
 }

@@ -133,7 +133,10 @@ fn what_is_no_regular_file_is_not_read() {
     let world = World::new();
     world.recipe(4, "");
     std::os::unix::fs::symlink("/dev/null", world.path("pictures/device.png")).unwrap();
+    // A file that cannot be read at all hides no other problem.
+    std::os::unix::fs::symlink("nowhere", world.path("pictures/absent.png")).unwrap();
     let ended = world.run(&["validate", "tiny.yaml"]);
+    assert!(ended.stderr.contains("absent.png"), "{}", ended.stderr);
     refused(ended, 65, "no regular file");
 }
 

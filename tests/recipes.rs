@@ -53,6 +53,33 @@ fn recipes_that_settle_a_concept_are_valid() {
     }
 }
 
+/// What README promises: three edited lines settle something else.
+#[test]
+fn another_concept_takes_three_lines() {
+    let path = root().join("recipes/le-depeupleur.yaml");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (key, line) in [
+        ("concept", "images: my/boats"),
+        ("identifier", "identifier: zzt"),
+        ("class", "class: boat"),
+    ] {
+        let start = format!("      {key}: ");
+        let old = text.lines().find(|old| old.starts_with(&start)).unwrap().to_owned();
+        text = text.replace(&old, &format!("      {line}"));
+    }
+    let Loaded::Settle(recipe) = recipes::load_text(&path, &text, &[]).unwrap() else {
+        panic!("not a settlement");
+    };
+    let recipes::DatasetSpec::DreamBooth(dreambooth) = &recipe.dataset else {
+        panic!("not DreamBooth");
+    };
+    assert_eq!(dreambooth.instance.prompt, "a postcard of a zzt boat");
+    assert_eq!(dreambooth.class.as_ref().unwrap().prompt, "a postcard of a boat");
+    let resolved = recipes::resolved_yaml(recipe.as_ref());
+    assert!(resolved.contains("images: my/boats"), "{resolved}");
+    assert!(!resolved.contains("cylinder") && !resolved.contains("tower"), "{resolved}");
+}
+
 #[test]
 fn resolving_a_resolved_recipe_changes_nothing() {
     for path in shipped() {

@@ -123,6 +123,24 @@ fn the_same_recipe_twice_gives_identical_bytes() {
     // A finished run tells its result and does nothing.
     let arguments = ["train", "tiny.yaml", "--runs", "again", "--device", "cpu", "--json"];
     assert_eq!(world.run(&arguments).expect(0).last_json()["event"], "done_before");
+    // It does not answer for a result that is no longer there.
+    let run = world.only_run("again");
+    std::fs::remove_file(run.join("adapter.safetensors")).unwrap();
+    assert_eq!(world.run(&arguments).expect(0).last_json()["event"], "trained");
+    assert_eq!(adapter(&run), first);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let world = World::new();
+    world.recipe(4, "");
+    let adapters = ["1", "3"].map(|threads| {
+        let arguments = ["train", "tiny.yaml", "--runs", threads, "--device", "cpu"];
+        let mut command = world.command(&arguments);
+        Ended::of(command.env("RAYON_NUM_THREADS", threads)).expect(0);
+        adapter(&world.only_run(threads))
+    });
+    assert_eq!(adapters[0], adapters[1]);
 }
 
 #[test]

@@ -154,8 +154,8 @@ pub(crate) struct GenerateArguments {
     /// What not to draw.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) negative: String,
-    /// Denoising steps.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Denoising steps, at most 1000.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,
     /// Guidance weight; 1 is without guidance. 3 for the embedded base if absent, else 7.5.
     #[arg(long, value_name = "W")]

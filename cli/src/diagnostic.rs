@@ -14,6 +14,7 @@ use recipes::{Problem, RecipeError};
 use serde_json::{Value, json};
 
 use crate::error::JobError;
+use crate::exit::Exit;
 use crate::terminal::{Line, Paint};
 
 /// Widest part of a source line that is shown, in characters.
@@ -52,6 +53,11 @@ pub(crate) fn json(error: &JobError) -> Value {
         "problems": problems,
         "hint": error.hint(),
     })
+}
+
+/// The record of an end that no [`JobError`] describes.
+pub(crate) fn plain_json(exit: Exit, message: &str) -> Value {
+    json!({ "event": "error", "exit_code": exit.code(), "message": message })
 }
 
 /// `error: …`, further lines of the message as they are.

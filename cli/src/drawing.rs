@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use diffusion::{Sampler, SamplerKind, SchedulerClass, SchedulerConfig};
+use diffusion::{Sampler, SamplerKind};
+use eval::sample::{pictures_from_pixels, scheduler_config};
 use image::RgbImage;
 use models::base::tensor_from_host;
 use models::{Base, Tensor};
 use recipes::draws::{self, Purpose};
-use recipes::{KarrasSigmas, SamplerSpec};
-use serde_json::Value;
 
 use crate::error::JobError;
 
@@ -50,46 +49,6 @@ impl Start {
     }
 }
 
-/// The algorithm that a recipe names.
-pub(crate) const fn sampler_kind(spec: &SamplerSpec) -> SamplerKind {
-    match spec.kind {
-        recipes::SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta },
-        recipes::SamplerKind::Ddpm => SamplerKind::Ddpm,
-        recipes::SamplerKind::Euler => SamplerKind::Euler,
-        recipes::SamplerKind::DpmPp2M { karras } => {
-            SamplerKind::DpmPp2M { karras: matches!(karras, KarrasSigmas::On) }
-        }
-    }
-}
-
-/// The meaning of a base's `scheduler_config.json` for one algorithm: where the file leaves the
-/// spacing of timesteps open, the algorithm's own default holds, as in diffusers' `from_config`.
-///
-/// # Errors
-///
-/// [`JobError::Checkpoint`] naming field and value.
-pub(crate) fn scheduler_config(
-    file: &Value,
-    kind: SamplerKind,
-) -> Result<SchedulerConfig, JobError> {
-    let config: SchedulerConfig = serde_json::from_value(file.clone()).map_err(|source| {
-        let path = "scheduler/scheduler_config.json".into();
-        checkpoints::CheckpointError::Json { path, source }
-    })?;
-    if file.get("timestep_spacing").is_some_and(|spacing| !spacing.is_null()) {
-        return Ok(config);
-    }
-    let class = match kind {
-        SamplerKind::Ddim { .. } => SchedulerClass::Ddim,
-        SamplerKind::Ddpm => SchedulerClass::Ddpm,
-        SamplerKind::Euler => SchedulerClass::Euler,
-        SamplerKind::EulerAncestral => SchedulerClass::EulerAncestral,
-        SamplerKind::DpmPp2M { .. } => SchedulerClass::DpmSolverMultistep,
-    };
-    let timestep_spacing = SchedulerConfig::defaults(class).timestep_spacing;
-    Ok(SchedulerConfig { timestep_spacing, ..config })
-}
-
 /// Draws one picture per start. After a request to stop, those that were finished.
 ///
 /// `drawn` is told the number of finished pictures after each batch.
@@ -127,7 +86,7 @@ pub(crate) fn draw(
         let mut denoise = |noisy: Tensor<4>, t: f64| guided.output(base, noisy, t);
         let latents = diffusion::sample(&mut sampler, start, &mut denoise, &mut noise)?;
         let pixels = base.vae.pixels_from_latents(latents);
-        pictures.extend(eval::sample::pictures_from_pixels(pixels)?);
+        pictures.extend(pictures_from_pixels(pixels)?);
         drawn(pictures.len());
     }
     Ok(pictures)
@@ -174,7 +133,6 @@ impl Guided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_start_belongs_to_its_seed_and_its_purpose() {
@@ -182,16 +140,5 @@ mod tests {
         assert_eq!(start(1, Purpose::Generate), start(1, Purpose::Generate));
         assert_ne!(start(1, Purpose::Generate), start(2, Purpose::Generate));
         assert_ne!(start(1, Purpose::Generate), start(1, Purpose::Preview));
-    }
-
-    #[test]
-    fn an_open_spacing_follows_the_algorithm_that_samples() {
-        let file = json!({ "_class_name": "PNDMScheduler" });
-        let spacing = |file: &Value, kind| scheduler_config(file, kind).unwrap().timestep_spacing;
-        let leading = diffusion::TimestepSpacing::Leading;
-        assert_eq!(spacing(&file, SamplerKind::Ddim { eta: 0.0 }), leading);
-        assert_ne!(spacing(&file, SamplerKind::Euler), leading);
-        let closed = json!({ "_class_name": "PNDMScheduler", "timestep_spacing": "leading" });
-        assert_eq!(spacing(&closed, SamplerKind::Euler), leading);
     }
 }

@@ -201,6 +201,11 @@ pub(crate) fn own_command() -> String {
     std::iter::once("populate".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
+/// Whether `--json` stands on the command line, where it could not be parsed.
+pub(crate) fn asked_for_json() -> bool {
+    std::env::args_os().any(|word| word == "--json")
+}
+
 /// Signals that were ignored when the process started, as a mask of `1 << (number - 1)`.
 pub(crate) fn ignored_signals() -> u64 {
     text_of("/proc/self/status").map_or(0, |status| ignored_from(&status))

@@ -56,6 +56,10 @@ fn usage(error: &clap::Error, terminal: &Terminal) -> Exit {
         Exit::Done
     } else {
         terminal.say(text.to_string().trim_end());
+        if environment::asked_for_json() {
+            let message = text.to_string();
+            terminal.print(&diagnostic::plain_json(Exit::Usage, message.trim_end()).to_string());
+        }
         Exit::Usage
     }
 }
@@ -73,7 +77,7 @@ fn guarded(arguments: &Arguments, terminal: &Terminal) -> Exit {
     let result = catch_unwind(AssertUnwindSafe(|| execute(arguments, terminal)));
     result.unwrap_or_else(|_| {
         let story = story.lock().map_or_else(|_| String::new(), |story| story.clone());
-        panicked(&story, terminal)
+        panicked(&story, arguments, terminal)
     })
 }
 
@@ -87,7 +91,7 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     message.unwrap_or_else(|| "no message".to_owned()) + &place.unwrap_or_default()
 }
 
-fn panicked(story: &str, terminal: &Terminal) -> Exit {
+fn panicked(story: &str, arguments: &Arguments, terminal: &Terminal) -> Exit {
     let end = exit::from_panic(story);
     let (message, advice) = if end == Exit::Unavailable {
         (
@@ -104,6 +108,9 @@ fn panicked(story: &str, terminal: &Terminal) -> Exit {
         terminal.say_line(&line);
     }
     terminal.say_line(&diagnostic::hint(advice));
+    if arguments.place.json {
+        terminal.print(&diagnostic::plain_json(end, &message).to_string());
+    }
     end
 }
 

@@ -10,7 +10,7 @@ use models::{Base, Network, Slot, Visitor};
 use recipes::draws::Purpose;
 use recipes::{PreviewsSpec, Recipe};
 
-use crate::drawing::{Drawing, Start, draw, sampler_kind};
+use crate::drawing::{Drawing, Start, draw};
 use crate::error::JobError;
 use crate::stage;
 
@@ -43,6 +43,12 @@ impl Previews {
     pub(crate) fn is_due(&self, step: u64) -> bool {
         let every = self.spec.every;
         step == self.last_step || (every > 0 && step.is_multiple_of(every))
+    }
+
+    /// Whether each row has a picture for every seed.
+    pub(crate) fn is_complete(&self, rows: &[Vec<RgbImage>]) -> bool {
+        rows.len() == self.spec.prompts.len()
+            && rows.iter().all(|row| row.len() == self.spec.seeds.len())
     }
 
     /// One row per prompt, one picture per seed, of the base itself.
@@ -83,7 +89,7 @@ impl Previews {
             let drawing = Drawing {
                 prompt,
                 negative: "",
-                sampler: sampler_kind(&self.spec.sampler),
+                sampler: eval::sample::sampler_kind(&self.spec.sampler),
                 steps: self.spec.sampler.steps as usize,
                 guidance_scale: self.spec.guidance_scale,
                 latent_shape: self.latent_shape,

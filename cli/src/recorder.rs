@@ -42,6 +42,8 @@ pub(crate) struct Recorder<'a> {
     shown_loss: Option<f64>,
     last_loss: Option<f64>,
     last_checkpoint: Option<u64>,
+    /// Class pictures that were there at first, and those that are there now.
+    class_images: [Option<usize>; 2],
     phase: &'static str,
     clock: Stopwatch,
     beat_at_secs: f64,
@@ -83,6 +85,7 @@ impl<'a> Recorder<'a> {
             shown_loss: None,
             last_loss: None,
             last_checkpoint: None,
+            class_images: [None; 2],
             phase: "load",
             clock: Stopwatch::start(),
             beat_at_secs: f64::NEG_INFINITY,
@@ -98,6 +101,11 @@ impl<'a> Recorder<'a> {
             self.stop.flag().store(true, Ordering::Relaxed);
         }
         self.tell_of_stop();
+    }
+
+    /// Whether class pictures were drawn that were not there before.
+    pub(crate) fn drew_class_images(&self) -> bool {
+        self.class_images[0] < self.class_images[1]
     }
 
     /// Ends the display and the accounts.
@@ -121,7 +129,11 @@ impl<'a> Recorder<'a> {
                 self.phase = phase.name();
                 self.spending.enter(account(*phase))?;
             }
-            Event::ClassImages { done, total } => self.count("class images", *done, *total),
+            Event::ClassImages { done, total } => {
+                self.class_images[0].get_or_insert(*done);
+                self.class_images[1] = Some(*done);
+                self.count("class images", *done, *total);
+            }
             Event::Cached { done, total } => self.count("cache", *done, *total),
             Event::Resumed { step, checkpoint } => {
                 self.step = *step;
@@ -233,7 +245,8 @@ impl<'a> Recorder<'a> {
 
     /// Writes previews into the run directory and into the event file, each under its own tag.
     fn keep_previews(&mut self, step: u64, rows: &[Vec<RgbImage>]) -> Result<(), JobError> {
-        if rows.iter().any(Vec::is_empty) {
+        // A stop leaves rows unfinished; they are drawn again when the run goes on.
+        if !self.previews.is_complete(rows) {
             return Ok(());
         }
         let sheet = picture::png(&picture::sheet(rows), &[])?;

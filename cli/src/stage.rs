@@ -109,9 +109,13 @@ pub(crate) fn open_run(path: &Path) -> Result<RunFolder, JobError> {
 ///
 /// [`JobError::Checkpoint`] if the folder is no run, [`JobError::Recipe`] if its recipe was damaged.
 pub(crate) fn recipe_of_run(folder: &RunFolder) -> Result<Box<Recipe>, JobError> {
+    settlement(any_recipe_of_run(folder)?, "census")
+}
+
+/// The same, also of a training from scratch.
+pub(crate) fn any_recipe_of_run(folder: &RunFolder) -> Result<Loaded, JobError> {
     let path = folder.path().join("recipe.resolved.yaml");
-    let loaded = recipes::load_text(&path, folder.recipe_yaml(), &[])?;
-    settlement(loaded, "resume")
+    Ok(recipes::load_text(&path, folder.recipe_yaml(), &[])?)
 }
 
 /// The run that a path means: the run directory itself, or that of the recipe in a file.

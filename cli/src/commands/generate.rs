@@ -145,7 +145,8 @@ fn starts(arguments: &GenerateArguments, drawing: &Drawing<'_>) -> Result<Vec<St
     let all = latents(path, drawing.latent_shape)?;
     let start = |(latents, seed): (&[f32], u64)| Start { latents: latents.to_vec(), seed };
     let n_values: usize = drawing.latent_shape.iter().product();
-    Ok(all.chunks(n_values.max(1)).zip(arguments.seed..).map(start).collect())
+    let seeds = (0..).map(|index: u64| arguments.seed.wrapping_add(index));
+    Ok(all.chunks(n_values.max(1)).zip(seeds).map(start).collect())
 }
 
 /// The values of `[n, channels, height, width]` or `[channels, height, width]`.

@@ -1,12 +1,13 @@
 //! `populate train`: fits the adapter of a recipe. Also what `run` and `resume` share with it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoints::Watch;
 use checkpoints::run_dir::{Attempt, AttemptEnd, Checkpoint, Done, RunDir, RunFolder, RunIdentity};
 use recipes::{Loaded, Recipe};
-use serde_json::json;
+use serde_json::{Value, json};
 use trainer::{Event, Fitted};
 
 use super::{Job, Outcome, census, pretrain};
@@ -25,6 +26,9 @@ use crate::stage::{self, Opened, shell_word};
 const MAX_STALLED: usize = 3;
 /// Entry of an attempt's record that names what it was to reach.
 const GOAL: &str = "goal";
+/// Entries of a finished run's record: its results, and the hashes of their tensors.
+const FILES: &str = "files";
+const TENSORS_SHA256: &str = "tensors_sha256";
 
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,14 @@ pub(crate) fn begin(
 ) -> Result<Outcome, JobError> {
     let loaded = recipes::load(&arguments.recipe.recipe, &arguments.recipe.sets)?;
     let recipe = match (loaded, goal) {
-        (Loaded::Pretrain(recipe), Goal::Adapter) => return pretrain::execute(&recipe, job),
+        (Loaded::Pretrain(recipe), Goal::Adapter) => {
+            if arguments.run_id.is_some() || arguments.resume != ResumeWhen::Auto {
+                return Err(JobError::usage(
+                    "`--run-id` and `--resume` belong to a settlement, found a training from scratch",
+                ));
+            }
+            return pretrain::execute(&recipe, &job.place.runs, job);
+        }
         (loaded, _) => stage::settlement(loaded, "run")?,
     };
     let settlement = Settlement {
@@ -125,13 +136,40 @@ pub(crate) fn settle(
     };
     let attempt = attempt(&device, settlement.goal.name());
     let run = RunDir::open(&settlement.runs, &identity, attempt.clone())?;
-    if let Some(done) = run.folder().done()?.filter(|done| settlement.goal.is_reached(done)) {
+    let done = run.folder().done()?.filter(|done| settlement.goal.is_reached(done));
+    if let Some(done) = done.filter(|done| results_are_there(done, run.path())) {
         let record = json!({ "event": "done_before", "run": run.path(), "result": done.result });
         job.give(&done.result, &record);
         return Ok(Outcome::Recorded(done.exit_code));
     }
-    let under_way = UnderWay { recipe, opened: &opened, run: &run, attempt: &attempt, device, job };
+    let under_way = UnderWay {
+        recipe,
+        opened: &opened,
+        run: &run,
+        attempt: &attempt,
+        device,
+        job,
+        drew: Cell::new(false),
+    };
     under_way.to_its_end(settlement.goal)
+}
+
+/// Whether the results of a finished run still are what it left; otherwise they are made again from its last checkpoint.
+fn results_are_there(done: &Done, run: &Path) -> bool {
+    // The run may have been moved since: what counts is where a file lies within it.
+    let within = |name: &Value| {
+        let mut parts = Path::new(name.as_str()?).components();
+        parts.by_ref().find(|part| Some(part.as_os_str()) == run.file_name())?;
+        Some(run.join(parts.as_path()))
+    };
+    let names = done.figures.get(FILES).and_then(Value::as_array);
+    let files: Option<Vec<PathBuf>> = names.and_then(|names| names.iter().map(within).collect());
+    let Some(files) = files else { return false };
+    let found = provenance::tensors_sha256(&files).ok().map(|hashes| json!(hashes));
+    let wants_report = Goal::Report.is_reached(done);
+    found.as_ref() == done.figures.get(TENSORS_SHA256)
+        && files.iter().all(|file| file.exists())
+        && (!wants_report || census::report_path(run).is_file())
 }
 
 /// Refuses an earlier attempt, or its absence, where the user said so.
@@ -180,6 +218,8 @@ struct UnderWay<'a> {
     attempt: &'a Attempt,
     device: ChosenDevice,
     job: &'a Job<'a>,
+    /// Whether class pictures were drawn, which is progress without a step: they are kept.
+    drew: Cell<bool>,
 }
 
 impl UnderWay<'_> {
@@ -206,6 +246,7 @@ impl UnderWay<'_> {
             step: self.run.folder().steps()?.into_iter().next_back().unwrap_or(from_step),
             exit_code: exit.code(),
             reason,
+            prepared: self.drew.get(),
             ended_at: environment::unix_seconds(),
             seconds_from_signal: self.job.stop.first().map(|request| request.seconds_ago()),
         });
@@ -227,7 +268,8 @@ impl UnderWay<'_> {
         let reached = self.run.folder().steps()?.into_iter().next_back().unwrap_or(0);
         let attempts = self.run.folder().n_stalled_attempts(from_step)?;
         // A run whose training is complete makes its progress in the census.
-        if reached > from_step || reached == self.recipe.fit.steps || attempts < MAX_STALLED {
+        let trained = reached == self.recipe.fit.steps;
+        if reached > from_step || trained || self.drew.get() || attempts < MAX_STALLED {
             return Ok(outcome);
         }
         Err(JobError::Stalled { attempts, step: from_step, run: self.run.path().to_owned() })
@@ -291,6 +333,7 @@ impl UnderWay<'_> {
             };
             trainer::fit(&training, &mut watch)
         };
+        self.drew.set(recorder.drew_class_images());
         // A record that could not be written is why the training was stopped.
         recorder.finish()?;
         match fitted? {
@@ -314,8 +357,8 @@ impl UnderWay<'_> {
         let steps = self.recipe.fit.steps;
         let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let mut figures = BTreeMap::from([(GOAL.to_owned(), json!(Goal::Adapter.name()))]);
-        figures.insert("files".to_owned(), json!(shown));
-        figures.insert("tensors_sha256".to_owned(), json!(provenance::tensors_sha256(files)?));
+        figures.insert(FILES.to_owned(), json!(shown));
+        figures.insert(TENSORS_SHA256.to_owned(), json!(provenance::tensors_sha256(files)?));
         Ok(Done {
             exit_code: Exit::Done.code(),
             step: steps,

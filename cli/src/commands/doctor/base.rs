@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_card_speaks_of_the_shipped_base() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoints/postcards");
+        let sha256 = ModelFolder::open(&dir).unwrap().sha256().unwrap();
+        let card = checkpoints::fs::read(&dir.join("README.md")).unwrap();
+        let stated = format!("; base {}.", &sha256[..12]);
+        assert!(String::from_utf8_lossy(&card).contains(&stated), "expected `{stated}`");
+    }
+
+    #[test]
     fn a_card_names_the_bounds_that_are_missed() {
         let mut figures = BaseFigures { extent: Extent::FULL, psnr_db: 27.0, facets: Vec::new() };
         let card = table(&figures, "0123456789abcdef", "a processor");
