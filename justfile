@@ -41,7 +41,7 @@ gpu:
 
 # Compiles the CUDA build without having CUDA.
 check-cuda:
-    cargo check --release --workspace --features cli/cuda
+    cargo check --release --workspace --all-targets --features cli/cuda,acceptance/cuda
 
 # Writes the JSON Schema of recipes that editors read.
 schema:
@@ -51,6 +51,6 @@ schema:
 bench:
     cargo run --release --bin populate -- plan recipes/le-depeupleur.yaml
 
-# Trains the embedded base and its evaluator from nothing; hours on a CPU.
+# Trains a base like the embedded one, and its evaluator, from nothing; hours on a CPU.
 postcards:
     scripts/make-postcards.sh

@@ -1,4 +1,4 @@
-//! The one unsafe block of the workspace: a file seen as read-only memory.
+//! The one unsafe block of this crate: a file seen as read-only memory.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::CheckpointError;
 /// Maps the file at `path`. An empty file gives an empty map.
 ///
 /// Weight files are immutable by contract: whoever shrinks one while it is mapped makes the process receive SIGBUS.
-#[expect(unsafe_code, reason = "a memory map is unsafe by nature; this is the only one")]
+#[expect(unsafe_code, reason = "a memory map is unsafe by nature")]
 pub(crate) fn map(path: &Path) -> Result<Mmap, CheckpointError> {
     let file = fs_err::File::open(path)?;
     // SAFETY: the map is read-only and private to `TensorFile`; committed weight files are never changed in place

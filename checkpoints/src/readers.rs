@@ -1,6 +1,6 @@
 //! Which keys of an adapter file other programs recognize; what they do not know they skip, often in silence.
 //!
-//! Source: section 5 of the format notes, read in or run against `ComfyUI` (2025-10), Forge (2025-06) with its copy of the
+//! Source: read in or run against `ComfyUI` (2025-10), Forge (2025-06) with its copy of the
 //! loader of A1111, and diffusers 0.42.1.
 
 use crate::key_map::{KeyMap, Part};

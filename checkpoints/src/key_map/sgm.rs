@@ -1,6 +1,6 @@
 //! The names that sgm (and ldm before it) give the blocks of a UNet.
 //!
-//! Source: table of section 4 of the format notes, there checked both ways on all keys of four families.
+//! Source: diffusers `convert_ldm_unet_checkpoint`, read both ways.
 
 /// The sgm path of a diffusers path below the UNet; `None` if it has none. `layers` are all paths of the model.
 ///

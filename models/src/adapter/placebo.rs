@@ -9,7 +9,7 @@ use super::{Adapter, Factors};
 /// A placebo: per layer `ΔW' = UΣVᵀ`, where Σ are the singular values of that layer's ΔW and U, V
 /// are Haar-random. Spectrum and Frobenius norm are those of `adapter`, the directions are not.
 ///
-/// Source: `census.md` section 4; Mezzadri 2007, arXiv:math-ph/0609050 (QR of a Gaussian with a
+/// Source: Mezzadri 2007, arXiv:math-ph/0609050 (QR of a Gaussian with a
 /// positive diagonal of R is Haar-distributed).
 pub fn placebo(adapter: &Adapter, seed: u64) -> Adapter {
     let module =
