@@ -56,6 +56,10 @@ fn the_whole_job_ends_with_a_report_and_a_sentence() {
     assert_eq!(nulls["zero"]["different_pixels"], 0);
     assert_eq!(nulls["zero"]["different_labels"], 0);
     assert_eq!(nulls["placebos"], 1);
+    // Its heart went on beating while pictures were counted.
+    let heartbeat = std::fs::read(run.join("heartbeat.json")).unwrap();
+    let heartbeat: Value = serde_json::from_slice(&heartbeat).unwrap();
+    assert_eq!(heartbeat["phase"], "census");
     // Finished: the result is told again.
     let again = ["run", "tiny.yaml", "--runs", "r", "--device", "cpu", "--json"];
     assert_eq!(world.run(&again).expect(0).last_json()["event"], "done_before");

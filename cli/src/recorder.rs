@@ -22,7 +22,7 @@ use crate::signals::StopRequests;
 use crate::spending::Spending;
 
 /// Seconds between two signs of life at most.
-const HEARTBEAT_SECS: f64 = 10.0;
+pub(crate) const HEARTBEAT_SECS: f64 = 10.0;
 /// Share of the average that stays at each step in the loss that is shown.
 const LOSS_MEMORY: f64 = 0.95;
 

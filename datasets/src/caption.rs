@@ -40,6 +40,7 @@ pub(crate) fn captions(index: &Index, spec: &CaptionedSpec) -> Captions {
         captions.note_markup(&picture.path, &raw, spec);
         captions.texts.push(completed(&raw, spec));
     }
+    captions.note_absent_identifier(index, spec);
     captions
 }
 
@@ -198,6 +199,19 @@ impl Captions {
             self.warnings.push(warning);
         }
         lines.first().map(|line| (*line).to_owned())
+    }
+
+    /// Notes an identifier that no caption holds.
+    fn note_absent_identifier(&mut self, index: &Index, spec: &CaptionedSpec) {
+        let Some(identifier) = &spec.identifier else { return };
+        if self.texts.is_empty() || self.texts.iter().any(|text| holds(text, identifier)) {
+            return;
+        }
+        self.warnings.push(Warning::IdentifierAbsent {
+            folder: index.folder.clone(),
+            identifier: identifier.clone(),
+            count: self.texts.len(),
+        });
     }
 
     /// Notes what other programs would read as weights, alternatives or a placeholder.
@@ -374,7 +388,7 @@ mod tests {
 
     #[test]
     fn captions_that_are_not_asked_for_are_warned_about() {
-        let folder = folder(&[("a.png", b""), ("a.txt", b"x"), ("metadata.jsonl", b"")]);
+        let folder = folder(&[("a.png", b""), ("a.txt", b"x, sks"), ("metadata.jsonl", b"")]);
         let found = read(&folder, |_| ());
         assert!(
             matches!(&found.warnings[..], [Warning::Unread { count: 1, .. }]),
@@ -400,6 +414,20 @@ mod tests {
     }
 
     #[test]
+    fn an_identifier_that_no_caption_holds_is_warned_about() {
+        let folder =
+            folder(&[("a.png", b""), ("a.txt", b"a boat"), ("b.png", b""), ("b.txt", b"a house")]);
+        let absent = |change: &dyn Fn(&mut CaptionedSpec)| {
+            let warnings = read(&folder, change).warnings;
+            warnings.iter().any(|w| matches!(w, Warning::IdentifierAbsent { count: 2, .. }))
+        };
+        assert!(absent(&|_| ()));
+        assert!(!absent(&|spec| spec.identifier_at = IdentifierAt::Front));
+        assert!(!absent(&|spec| spec.identifier = Some("HOUSE".to_owned())));
+        assert!(!absent(&|spec| spec.identifier = None));
+    }
+
+    #[test]
     fn identifiers_of_several_words_are_found_as_a_whole() {
         let spec = CaptionedSpec {
             identifier: Some("inkwsh style".to_owned()),
@@ -414,7 +442,7 @@ mod tests {
     fn markup_and_further_lines_are_warned_about() {
         let folder = folder(&[
             ("a.png", b""),
-            ("a.txt", b"a (red:1.2) boat"),
+            ("a.txt", b"a (red:1.2) sks boat"),
             ("b.png", b""),
             ("b.txt", b"a {red|blue} boat\nsecond"),
         ]);

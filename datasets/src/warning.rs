@@ -22,6 +22,16 @@ pub enum Warning {
         /// Name of the first.
         first: String,
     },
+    /// An identifier that nothing is trained to answer to.
+    #[error("`{}`: identifier `{identifier}` stands in none of {count} captions; say `identifier_at: front` to add it", .folder.display())]
+    IdentifierAbsent {
+        /// The folder of the pictures.
+        folder: PathBuf,
+        /// The identifier.
+        identifier: String,
+        /// Captions.
+        count: usize,
+    },
     /// A folder whose name other trainers read as a number of repeats.
     #[error("the folder name `{name}` is not read; say `repeats: {repeats}` in the recipe")]
     RepeatsInName {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use checkpoints::energy::Phase;
 use checkpoints::folder::ModelFolder;
-use checkpoints::run_dir::{Checkpoint, RunFolder};
-use checkpoints::{TensorFile, Watch};
+use checkpoints::run_dir::{Checkpoint, Heartbeat, RunDir, RunFolder};
+use checkpoints::{CheckpointError, TensorFile, Watch};
 use eval::{CensusEvent, CensusJob, Change, Counted, EvalError, World};
 use models::adapter::Adapter;
 use models::{Base, Evaluator};
@@ -17,10 +17,11 @@ use super::report::{Reported, write_report};
 use super::{Job, Outcome};
 use crate::args::RunArguments;
 use crate::device::ChosenDevice;
-use crate::environment;
+use crate::environment::{self, Stopwatch};
 use crate::error::JobError;
 use crate::progress::{Progress, Tick};
-use crate::spending::Spending;
+use crate::recorder::HEARTBEAT_SECS;
+use crate::spending::{Spending, phase_name};
 use crate::stage::{self, Opened, shell_word};
 
 /// Program and version, as records of a census name it.
@@ -39,6 +40,8 @@ pub(crate) struct Counting<'a> {
     pub(crate) run: &'a RunFolder,
     /// Where to compute.
     pub(crate) device: &'a ChosenDevice,
+    /// Whose heart beats, if the run directory is locked: it, and the attempt's four hex digits.
+    pub(crate) alive: Option<(&'a RunDir, &'a str)>,
 }
 
 /// Counts the run of a directory or recipe, and writes its report.
@@ -53,7 +56,8 @@ pub(crate) fn execute(arguments: &RunArguments, job: &Job<'_>) -> Result<Outcome
         )));
     }
     let device = job.device()?;
-    let counting = Counting { recipe: &recipe, opened: &opened, run: &run, device: &device };
+    let counting =
+        Counting { recipe: &recipe, opened: &opened, run: &run, device: &device, alive: None };
     if let Some(reported) = count_and_report(&counting, None, job)? {
         return Ok(reported.give(run.path(), job));
     }
@@ -80,7 +84,15 @@ pub(crate) fn count_and_report(
     if let Some(spending) = spending.as_deref_mut() {
         spending.enter(Phase::Census)?;
     }
-    let mut listener = Listener { progress: job.progress(), spending, failure: None };
+    let mut listener = Listener {
+        progress: job.progress(),
+        spending,
+        alive: counting.alive,
+        step: counting.recipe.fit.steps,
+        clock: Stopwatch::start(),
+        beat_at_secs: f64::NEG_INFINITY,
+        failure: None,
+    };
     let counted = count(counting, spec, &mut listener, job);
     listener.progress.end();
     if let Some(error) = listener.failure {
@@ -106,7 +118,7 @@ fn count(
     listener: &mut Listener<'_>,
     job: &Job<'_>,
 ) -> Result<Counted, JobError> {
-    let Counting { recipe, opened, run, device } = *counting;
+    let Counting { recipe, opened, run, device, .. } = *counting;
     let checkpoint = finished(recipe, run)?;
     let base = stage::load_base(&opened.base_folder, &device.device)?;
     let folder = stage::evaluator_folder(recipe, &opened.base_folder);
@@ -197,10 +209,14 @@ fn trained(checkpoint: &Checkpoint, run: &RunFolder, base: &Base) -> Result<Trai
     Ok(Trained::Base { base: Box::new(loaded), sha256 })
 }
 
-/// Shows the progress of a census and counts its costs.
+/// Shows the progress of a census, keeps the run's heart beating and counts its costs.
 struct Listener<'a> {
     progress: Progress<'a>,
     spending: Option<&'a mut Spending>,
+    alive: Option<(&'a RunDir, &'a str)>,
+    step: u64,
+    clock: Stopwatch,
+    beat_at_secs: f64,
     failure: Option<JobError>,
 }
 
@@ -220,10 +236,33 @@ impl Listener<'_> {
             }
         }
         let spent = self.spending.as_deref_mut().map_or(Ok(()), Spending::tick);
-        if let Err(error) = spent {
+        if let Err(error) = spent.and_then(|()| self.beat()) {
             self.failure.get_or_insert(error.into());
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
+    }
+}
+
+impl Listener<'_> {
+    fn beat(&mut self) -> Result<(), CheckpointError> {
+        let now_secs = self.clock.seconds();
+        let Some((run, attempt)) = self.alive else { return Ok(()) };
+        if now_secs - self.beat_at_secs < HEARTBEAT_SECS {
+            return Ok(());
+        }
+        self.beat_at_secs = now_secs;
+        let now = environment::unix_seconds();
+        run.heartbeat(&Heartbeat {
+            attempt: attempt.to_owned(),
+            phase: phase_name(Phase::Census).to_owned(),
+            step: self.step,
+            loss: None,
+            images_per_second: self.progress.per_second(),
+            last_checkpoint: Some(self.step),
+            energy: None,
+            written_at: now,
+            progress_at: now,
+        })
     }
 }
 

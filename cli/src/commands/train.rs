@@ -290,6 +290,7 @@ impl UnderWay<'_> {
                     opened: self.opened,
                     run: self.run.folder(),
                     device: &self.device,
+                    alive: Some((self.run, &self.attempt.id)),
                 };
                 match census::count_and_report(&counting, Some(&mut spending), self.job)? {
                     None => Ok(self.requeue()),
