@@ -189,6 +189,19 @@ impl SchedulerConfig {
         }
     }
 
+    /// The same with trailing in place of leading spacing where the schedule ends without signal:
+    /// leading spacing never visits that level, and a sampler would take pure noise for a level
+    /// that still bears some signal.
+    ///
+    /// Source: Lin et al. 2023, arXiv:2305.08891, section 3.3.
+    #[must_use]
+    pub fn reaching_the_last_level(mut self) -> Self {
+        if self.zero_terminal_snr && self.timestep_spacing == TimestepSpacing::Leading {
+            self.timestep_spacing = TimestepSpacing::Trailing;
+        }
+        self
+    }
+
     /// Checks the ranges of all fields.
     ///
     /// # Errors

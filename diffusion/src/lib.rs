@@ -25,7 +25,7 @@ pub use objective::{mean_squared_errors, offset_noise, weighted_mean};
 pub use prediction::{
     Prediction, clean_from_output, epsilon_from_output, noisy_from_clean, target,
 };
-pub use sampler::{Moment, Sampler, SamplerKind, sample, sample_watched};
+pub use sampler::{Moment, Sampler, SamplerKind, sample, sample_from, sample_watched};
 pub use schedule::NoiseSchedule;
 pub use timesteps::{TimestepSpacing, stratified_timesteps, timestep_from_unit};
 pub use weighting::Weighting;

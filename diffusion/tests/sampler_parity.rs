@@ -7,8 +7,8 @@ use std::convert::Infallible;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use diffusion::{
-    NoiseSchedule, Prediction, Sampler, SamplerKind, SchedulerConfig, guide, noisy_from_clean,
-    rescale_guidance, sample_watched, target,
+    Moment, NoiseSchedule, Prediction, Sampler, SamplerKind, SchedulerConfig, guide,
+    noisy_from_clean, rescale_guidance, sample_from, sample_watched, target,
 };
 use serde::Deserialize;
 
@@ -21,6 +21,8 @@ struct Golden {
     start: Vec<f64>,
     noises: Vec<Vec<f64>>,
     trajectories: Vec<Trajectory>,
+    clean: Vec<f64>,
+    from_pictures: Vec<FromPicture>,
     noising: Noising,
     guidance: Guidance,
     defaults: Vec<SchedulerConfig>,
@@ -33,6 +35,18 @@ struct Trajectory {
     config: SchedulerConfig,
     init_noise_sigma: f64,
     timesteps: Vec<f64>,
+    latents: Vec<Vec<f64>>,
+}
+
+/// A run of img2img; its noise is `start`.
+#[derive(Deserialize)]
+struct FromPicture {
+    sampler: String,
+    n_steps: usize,
+    strength: f64,
+    config: SchedulerConfig,
+    first: usize,
+    noised: Vec<f64>,
     latents: Vec<Vec<f64>>,
 }
 
@@ -105,7 +119,7 @@ fn toy(scaled: Tensor<4>, timestep: f64) -> Result<Tensor<4>, Infallible> {
 #[test]
 fn every_step_of_every_trajectory_agrees() {
     let golden = golden();
-    assert_eq!(golden.trajectories.len(), 96);
+    assert_eq!(golden.trajectories.len(), 102);
     for (case_idx, case) in golden.trajectories.iter().enumerate() {
         let name = format!("case {case_idx}: {} {:?}", case.sampler, case.config);
         let kind = kind(&case.sampler).expect("a sampler that is known here");
@@ -124,6 +138,33 @@ fn every_step_of_every_trajectory_agrees() {
             let error = difference(moment.next, &case.latents[moment.step_idx]);
             assert!(error < TOLERANCE, "{name}: step {} differs by {error:e}", moment.step_idx);
         });
+        assert_eq!(n_seen, case.latents.len(), "{name}");
+    }
+}
+
+#[test]
+fn every_step_from_a_noised_picture_agrees() {
+    let golden = golden();
+    assert_eq!(golden.from_pictures.len(), 61);
+    let (clean, start) = (golden.tensor(&golden.clean), golden.tensor(&golden.start));
+    for (case_idx, case) in golden.from_pictures.iter().enumerate() {
+        let name = format!("case {case_idx}: {} {} {:?}", case.sampler, case.strength, case.config);
+        let kind = kind(&case.sampler).expect("a sampler that is known here");
+        let mut sampler = Sampler::new(kind, &case.config, case.n_steps).unwrap();
+        let first = sampler.first_step(case.strength);
+        assert_eq!(first, case.first, "{name}");
+        let noised = sampler.noised(clean.clone(), start.clone(), first);
+        let error = difference(&noised, &case.noised);
+        assert!(error < TOLERANCE, "{name}: the noised picture differs by {error:e}");
+        let mut noise = |step_idx: usize| golden.tensor(&golden.noises[step_idx]);
+        let mut n_seen = 0;
+        let mut watch = |moment: &Moment<'_>| {
+            let error = difference(moment.next, &case.latents[n_seen]);
+            assert_eq!(moment.step_idx, first + n_seen, "{name}");
+            n_seen += 1;
+            assert!(error < TOLERANCE, "{name}: step {} differs by {error:e}", moment.step_idx);
+        };
+        let Ok(_) = sample_from(&mut sampler, first, noised, &mut toy, &mut noise, &mut watch);
         assert_eq!(n_seen, case.latents.len(), "{name}");
     }
 }

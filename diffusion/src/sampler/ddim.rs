@@ -35,6 +35,7 @@ pub(super) fn steps(setup: &Setup<'_>, eta: f64) -> Result<Vec<Step>, DiffusionE
         Step {
             timestep,
             input_scale: 1.0,
+            level: setup.levels(timestep),
             clean: prediction.clean_mix(setup.levels(timestep)),
             next: Next {
                 noisy: direction * epsilon.noisy,

@@ -22,6 +22,7 @@ pub(super) fn steps(setup: &Setup<'_>) -> Result<Vec<Step>, DiffusionError> {
         Step {
             timestep,
             input_scale: 1.0,
+            level: setup.levels(timestep),
             clean: setup.config.prediction_type.clean_mix(setup.levels(timestep)),
             next: Next {
                 noisy: step_alpha.sqrt() * (1.0 - next_alpha) / (1.0 - alpha),

@@ -41,6 +41,7 @@ fn steps_along(setup: &Setup<'_>, (timesteps, sigmas): (Vec<f64>, Vec<f64>)) -> 
         Step {
             timestep,
             input_scale: 1.0,
+            level: (signal, noise),
             clean: setup.config.prediction_type.clean_mix((signal, noise)),
             next: Next {
                 noisy: next_noise / noise,

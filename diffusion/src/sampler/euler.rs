@@ -61,6 +61,7 @@ fn steps_with(
         Step {
             timestep,
             input_scale: signal,
+            level: (1.0, sigma),
             clean: clean_mix(setup.config.prediction_type, sigma, signal),
             next: Next { noisy: down / sigma, clean: 1.0 - down / sigma, noise, ..Next::default() },
         }

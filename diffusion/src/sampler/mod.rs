@@ -53,6 +53,8 @@ struct Setup<'a> {
 struct Step {
     timestep: f64,
     input_scale: f64,
+    /// Shares of clean latents and unit noise in the latents before the step.
+    level: (f64, f64),
     /// x̂₀ from the *unscaled* noisy latents and the output.
     clean: Mix,
     next: Next,
@@ -70,7 +72,7 @@ struct Next {
 
 /// A sequence of denoising steps with all its coefficients; remembers the last clean estimate.
 ///
-/// A sampler can be used again for another trajectory: the first step forgets the last one.
+/// A sampler can be used again for another trajectory: [`sample_from`] forgets the last one.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     steps: Vec<Step>,
@@ -146,6 +148,38 @@ impl Sampler {
         self.init_noise_sigma
     }
 
+    /// The step at which a trajectory from a picture begins: n − min(⌊n·strength⌋, n).
+    ///
+    /// `strength` in (0, 1]: 1 makes all steps; below 1/n nothing is left to do, and the answer is
+    /// [`Self::len`].
+    ///
+    /// Source: diffusers `StableDiffusionImg2ImgPipeline.get_timesteps`, proved by
+    /// `tests/sampler_parity.rs`.
+    pub fn first_step(&self, strength: f64) -> usize {
+        let n_steps = self.len();
+        let wanted = crate::timesteps::whole_part((real(n_steps) * strength).max(0.0));
+        n_steps - wanted.min(n_steps)
+    }
+
+    /// Clean latents noised to the level at which a step begins.
+    ///
+    /// Scaled as this sampler's own latents are there: x₀ + σ·ε for Euler's method, √ᾱ·x₀ + √(1 − ᾱ)·ε
+    /// for all others, with ᾱ = 1/(σ² + 1) on Karras' levels. Behind the last step, at
+    /// [`Self::len`], the clean latents themselves.
+    ///
+    /// # Shapes
+    ///
+    /// - `clean`: scaled latents; `noise`: unit normal
+    /// - both and the result: `[batch, channels, height, width]`
+    ///
+    /// Source: diffusers `add_noise` of each scheduler, proved by `tests/sampler_parity.rs`.
+    pub fn noised(&self, clean: Tensor<4>, noise: Tensor<4>, step_idx: usize) -> Tensor<4> {
+        match self.steps.get(step_idx) {
+            Some(step) => plus(times(clean, step.level.0), step.level.1, noise),
+            None => clean,
+        }
+    }
+
     /// The network's input at a step: the noisy latents brought to unit variance.
     pub fn scale_input(&self, noisy: Tensor<4>, step_idx: usize) -> Tensor<4> {
         times(noisy, self.steps[step_idx].input_scale)
@@ -185,7 +219,8 @@ impl Sampler {
 
     /// The latents at the next lower noise level; after the last step these are the clean ones.
     ///
-    /// Steps are taken in order, from 0 to `len() - 1`.
+    /// Steps are taken in order, from any of them to `len() - 1`; the first that is taken has no
+    /// estimate before it and is of first order.
     ///
     /// # Shapes
     ///
@@ -206,10 +241,16 @@ impl Sampler {
     ) -> Tensor<4> {
         let next = self.steps[step_idx].next;
         let clean = self.clean(step_idx, output.clone(), noisy.clone());
-        let mut latents = times(clean.clone(), next.clean);
+        let previous_clean = self.previous_clean.take();
+        let of_clean = match previous_clean {
+            Some(_) => next.clean,
+            // x̂₀ in place of the estimate before it: the slope between the two is 0.
+            None => next.clean + next.previous_clean,
+        };
+        let mut latents = times(clean.clone(), of_clean);
         latents = plus(latents, next.noisy, noisy);
         latents = plus(latents, next.output, output);
-        if let Some(previous_clean) = self.previous_clean.take() {
+        if let Some(previous_clean) = previous_clean {
             latents = plus(latents, next.previous_clean, previous_clean);
         }
         assert!(noise.is_some() || next.noise == 0.0, "step {step_idx} needs noise");
@@ -279,8 +320,34 @@ pub fn sample_watched<E>(
     noise: &mut dyn FnMut(usize) -> Tensor<4>,
     watch: &mut dyn FnMut(&Moment<'_>),
 ) -> Result<Tensor<4>, E> {
-    let mut noisy = times(start, sampler.init_noise_sigma);
-    for step_idx in 0..sampler.len() {
+    let noisy = times(start, sampler.init_noise_sigma);
+    sample_from(sampler, 0, noisy, denoise, noise, watch)
+}
+
+/// Like [`sample_watched`], from latents that stand before the step `first`: those of a picture,
+/// noised by [`Sampler::noised`].
+///
+/// # Shapes
+///
+/// - `latents`: as the sampler scales them at that step; not scaled here
+/// - everywhere: `[batch, channels, height, width]`
+///
+/// # Errors
+///
+/// The first error of `denoise` ends the trajectory.
+#[expect(clippy::too_many_arguments, reason = "those of `sample_watched`, and where to begin")]
+pub fn sample_from<E>(
+    sampler: &mut Sampler,
+    first: usize,
+    latents: Tensor<4>,
+    denoise: &mut dyn FnMut(Tensor<4>, f64) -> Result<Tensor<4>, E>,
+    noise: &mut dyn FnMut(usize) -> Tensor<4>,
+    watch: &mut dyn FnMut(&Moment<'_>),
+) -> Result<Tensor<4>, E> {
+    // Whatever a trajectory that ended early has left.
+    sampler.previous_clean = None;
+    let mut noisy = latents;
+    for step_idx in first..sampler.len() {
         let timestep = sampler.timesteps[step_idx];
         let output = denoise(sampler.scale_input(noisy.clone(), step_idx), timestep)?;
         let step_noise = sampler.needs_noise(step_idx).then(|| noise(step_idx));

@@ -254,6 +254,92 @@ fn a_sampler_used_again_gives_the_same_answer() {
 }
 
 #[test]
+fn the_first_step_follows_the_strength_as_in_diffusers() {
+    let first = |n_steps, strength| {
+        sampler(SamplerKind::Euler, TimestepSpacing::Trailing, n_steps).first_step(strength)
+    };
+    assert_eq!(
+        [1.0, 0.75, 0.3, 0.05, 0.04].map(|strength| first(20, strength)),
+        [0, 5, 14, 19, 20]
+    );
+    assert_eq!([1.0, 0.75, 0.3].map(|strength| first(9, strength)), [0, 3, 7]);
+    // 50·0.58 is 28.999999999999996 in double precision, in Python as here.
+    assert_eq!(first(50, 0.58), 22);
+    assert_eq!([0.0, -1.0, f64::NAN, 7.0].map(|strength| first(20, strength)), [20, 20, 20, 0]);
+}
+
+/// For the output that is exactly right, a step's estimate is the picture that was noised.
+#[test]
+fn noised_latents_stand_at_the_level_of_their_step() {
+    let (clean, noise) = (0.37, -1.1);
+    for kind in KINDS {
+        for spacing in TimestepSpacing::ALL {
+            for prediction in Prediction::ALL {
+                let sampler = Sampler::new(kind, &config(prediction, spacing), 7).unwrap();
+                for (step_idx, step) in sampler.steps.iter().enumerate() {
+                    let length = step.level.0.hypot(step.level.1);
+                    let (signal, share) = (step.level.0 / length, step.level.1 / length);
+                    let output = match prediction {
+                        Prediction::Epsilon => noise,
+                        Prediction::V => signal * noise - share * clean,
+                        Prediction::Sample => clean,
+                    };
+                    let noisy = sampler.noised(latents(clean), latents(noise), step_idx);
+                    let found = value(sampler.clean(step_idx, latents(output), noisy.clone()));
+                    let case = format!("{kind:?} {spacing:?} {prediction:?} {step_idx}");
+                    assert!((found - clean).abs() < 1e-9, "{case}: {found}");
+                    // The network sees latents of the schedule: √ᾱ·x₀ + √(1 − ᾱ)·ε.
+                    let seen = value(sampler.scale_input(noisy, step_idx));
+                    assert!((seen - (signal * clean + share * noise)).abs() < 1e-9, "{case}");
+                }
+                let behind = sampler.noised(latents(clean), latents(noise), sampler.len());
+                assert!((value(behind) - clean).abs() < 1e-15);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_trajectory_from_a_picture_forgets_the_one_before() {
+    for kind in KINDS {
+        let run = |sampler: &mut Sampler, first: usize| {
+            let from = sampler.noised(latents(0.4), latents(-0.9), first);
+            let mut noise = |_| latents(0.2);
+            let Ok(found) = sample_from(sampler, first, from, &mut toy, &mut noise, &mut |_| {});
+            value(found).to_bits()
+        };
+        let fresh = run(&mut sampler(kind, TimestepSpacing::Leading, 6), 3);
+        let mut used = sampler(kind, TimestepSpacing::Leading, 6);
+        let mut calls = 0;
+        let stopped = sample(
+            &mut used,
+            latents(0.7),
+            &mut |scaled, _| {
+                calls += 1;
+                if calls == 3 { Err("stop") } else { Ok(scaled) }
+            },
+            &mut |_| latents(0.0),
+        );
+        assert!(stopped.is_err());
+        assert_eq!(run(&mut used, 3), fresh, "{kind:?}");
+        assert_ne!(run(&mut used, 2), fresh, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_schedule_without_terminal_signal_is_sampled_from_its_last_level() {
+    let zero = |spacing| {
+        SchedulerConfig { zero_terminal_snr: true, ..config(Prediction::V, spacing) }
+            .reaching_the_last_level()
+            .timestep_spacing
+    };
+    assert_eq!(zero(TimestepSpacing::Leading), TimestepSpacing::Trailing);
+    assert_eq!(zero(TimestepSpacing::Linspace), TimestepSpacing::Linspace);
+    let plain = config(Prediction::V, TimestepSpacing::Leading);
+    assert_eq!(plain.clone().reaching_the_last_level(), plain);
+}
+
+#[test]
 fn zero_terminal_snr_stays_finite() {
     for kind in KINDS {
         for prediction in [Prediction::V, Prediction::Sample] {

@@ -1,4 +1,5 @@
-"""Whole trajectories of every sampler, noising, velocity and guidance rescaling, as diffusers computes them.
+"""Whole trajectories of every sampler, from noise and from a noised picture, noising, velocity and guidance
+rescaling, as diffusers computes them.
 
 The network is a formula, m(x, t) = sin(x) / 2 + 0.1 + 0.0002 t on the scaled input, so that a
 difference can only come from the sampler. Step noise is the same table for all cases; it replaces
@@ -8,6 +9,7 @@ what the schedulers would draw. The last step gets zeros: ours is noiseless ther
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -15,6 +17,7 @@ import diffusers
 import torch
 from common import LIMIT_BYTES, case_folder, draw, save_versions
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import StableDiffusionImg2ImgPipeline
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm, scheduling_euler_ancestral_discrete
 
 SHAPE = (2, 2, 1, 2)
@@ -40,6 +43,9 @@ SAMPLERS = (
     ("dpmpp_2m_karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
 )
 ETAS = {"ddim": 0.0, "ddim_half": 0.5, "ddim_full": 1.0}
+# With 9 steps, 0.3 and 0.75 fall between two steps.
+STRENGTHS = (0.3, 0.75, 1.0)
+CLEAN_SEED = 31
 TRAINED_BETAS = [0.01 + 0.0005 * t for t in range(100)]
 
 
@@ -63,32 +69,66 @@ def toy_output(scaled, timestep):
     return 0.5 * torch.sin(scaled) + 0.1 + 0.0002 * timestep
 
 
-def trajectory(sampler, class_name, fields, n_steps, start, noises):
-    """All latents of one run; the step noise is put where the schedulers would draw it."""
-    scheduler = scheduler_of(class_name, fields)
-    scheduler.set_timesteps(n_steps)
+def denoised(scheduler, sampler, first, latents, noises):
+    """Latents after each step from `first` on; the step noise is put where the schedulers would draw it."""
     upcoming = []
     for module in (scheduling_ddim, scheduling_ddpm, scheduling_euler_ancestral_discrete):
         module.randn_tensor = lambda *_, **__: upcoming[-1]
-    latents = start * scheduler.init_noise_sigma
     visited = []
-    for step, timestep in enumerate(scheduler.timesteps):
-        last = step + 1 == n_steps
-        upcoming.append(torch.zeros_like(start) if last else noises[step])
+    for step, timestep in list(enumerate(scheduler.timesteps))[first:]:
+        last = step + 1 == len(scheduler.timesteps)
+        upcoming.append(torch.zeros_like(latents) if last else noises[step])
         output = toy_output(scheduler.scale_model_input(latents, timestep), timestep)
         options = {"eta": ETAS[sampler]} if sampler in ETAS else {}
         latents = scheduler.step(output, timestep, latents, **options).prev_sample
         if not torch.isfinite(latents).all():
-            raise SystemExit(f"{sampler} {fields}: step {step} is not finite")
+            raise SystemExit(f"{sampler} {scheduler.config}: step {step} is not finite")
         visited.append(numbers(latents))
+    return visited
+
+
+def trajectory(sampler, class_name, fields, n_steps, start, noises):
+    """All latents of one run from noise."""
+    scheduler = scheduler_of(class_name, fields)
+    scheduler.set_timesteps(n_steps)
     return {
         "sampler": sampler,
         "n_steps": n_steps,
         "config": config_of(scheduler),
         "init_noise_sigma": float(scheduler.init_noise_sigma),
         "timesteps": numbers(scheduler.timesteps),
-        "latents": visited,
+        "latents": denoised(scheduler, sampler, 0, start * scheduler.init_noise_sigma, noises),
     }
+
+
+def from_picture(sampler, class_name, fields, n_steps, strength, start, noises):
+    """One run of img2img: `start` is the noise, the clean latents are a draw of their own."""
+    scheduler = scheduler_of(class_name, fields)
+    scheduler.set_timesteps(n_steps)
+    pipeline = SimpleNamespace(scheduler=scheduler)
+    timesteps, n_left = StableDiffusionImg2ImgPipeline.get_timesteps(pipeline, n_steps, strength, "cpu")
+    clean = draw(SHAPE, CLEAN_SEED)
+    noised = scheduler.add_noise(clean, start, timesteps[:1].repeat(SHAPE[0]))
+    return {
+        "sampler": sampler,
+        "n_steps": n_steps,
+        "strength": strength,
+        "config": config_of(scheduler),
+        "first": n_steps - n_left,
+        "noised": numbers(noised),
+        "latents": denoised(scheduler, sampler, n_steps - n_left, noised, noises),
+    }
+
+
+def without_terminal_signal(sampler, own):
+    """Fields of the schedules that end without signal, one per prediction that can be drawn so."""
+    if sampler == "ddim_full":
+        return  # diffusers takes the root of -1e-8 there
+    for prediction in ("v_prediction", "sample"):
+        if prediction == "sample" and sampler == "euler_ancestral":
+            continue  # diffusers does not implement it
+        base = {**STABLE_DIFFUSION, **own, "timestep_spacing": "trailing"}
+        yield {**base, "prediction_type": prediction, "rescale_betas_zero_snr": True}
 
 
 def all_trajectories(start, noises):
@@ -99,16 +139,25 @@ def all_trajectories(start, noises):
             for spacing in SPACINGS:
                 fields = {**STABLE_DIFFUSION, **own, "prediction_type": prediction, "timestep_spacing": spacing}
                 yield trajectory(sampler, class_name, fields, 9, start, noises)
-        base = {**STABLE_DIFFUSION, **own, "timestep_spacing": "trailing"}
-        rescaled = {**base, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-        if sampler != "ddim_full":  # diffusers takes the root of -1e-8 there
-            yield trajectory(sampler, class_name, rescaled, 6, start, noises)
+        for fields in without_terminal_signal(sampler, own):
+            yield trajectory(sampler, class_name, fields, 6, start, noises)
         other = {**own, "num_train_timesteps": 100, "trained_betas": TRAINED_BETAS, "timestep_spacing": "leading"}
         yield trajectory(sampler, class_name, other, 7, start, noises)
         yield trajectory(sampler, class_name, {**own, "beta_schedule": "linear"}, 13, start, noises)
         if class_name in ("DDIMScheduler", "DDPMScheduler"):
-            clipped = {**base, "clip_sample": True, "clip_sample_range": 0.8}
+            clipped = {**STABLE_DIFFUSION, **own, "timestep_spacing": "trailing"}
+            clipped |= {"clip_sample": True, "clip_sample_range": 0.8}
             yield trajectory(sampler, class_name, clipped, 6, start, noises)
+
+
+def all_from_pictures(start, noises):
+    for sampler, class_name, own in SAMPLERS:
+        for strength in STRENGTHS:
+            for prediction, spacing in (("epsilon", "leading"), ("v_prediction", "trailing")):
+                fields = {**STABLE_DIFFUSION, **own, "prediction_type": prediction, "timestep_spacing": spacing}
+                yield from_picture(sampler, class_name, fields, 9, strength, start, noises)
+        for fields in without_terminal_signal(sampler, own):
+            yield from_picture(sampler, class_name, fields, 6, 1.0, start, noises)
 
 
 def noising():
@@ -164,6 +213,8 @@ def main():
         "start": numbers(start),
         "noises": [numbers(noise) for noise in noises],
         "trajectories": list(all_trajectories(start, noises)),
+        "clean": numbers(draw(SHAPE, CLEAN_SEED)),
+        "from_pictures": list(all_from_pictures(start, noises)),
         "noising": noising(),
         "guidance": guidance(),
         "defaults": defaults(),
@@ -174,7 +225,8 @@ def main():
     if path.stat().st_size >= LIMIT_BYTES:
         raise SystemExit(f"{path}: {path.stat().st_size} bytes, the limit is {LIMIT_BYTES}")
     save_versions(folder)
-    print(f"  {folder.name}/cases.json: {len(content['trajectories'])} trajectories, {path.stat().st_size} bytes")
+    counts = f"{len(content['trajectories'])} trajectories, {len(content['from_pictures'])} from pictures"
+    print(f"  {folder.name}/cases.json: {counts}, {path.stat().st_size} bytes")
 
 
 def text(section):
