@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
+use crate::base::BaseSpec;
 use crate::choice::Choice;
 use crate::field::{Field, Found, Real, Whole, WordOrList, raw_section, words};
 use crate::pattern;
@@ -123,8 +124,8 @@ const CONVOLUTIONS: [&str; 6] = [
     "unet.**.upsamplers.*.conv",
 ];
 
-/// The patterns of a preset set, if `name` is one.
-fn preset(name: &str) -> Option<Vec<String>> {
+/// The patterns of a preset set of layers, such as `attn_ff_proj`, if `name` is one.
+pub fn preset(name: &str) -> Option<Vec<String>> {
     let n_parts = 1 + PRESETS.iter().position(|preset| *preset == name)?;
     let parts: [&[&str]; 4] = [&ATTN, &FEED_FORWARD, &PROJECTIONS, &CONVOLUTIONS];
     Some(parts.iter().take(n_parts).copied().flatten().map(|&part| part.to_owned()).collect())
@@ -133,22 +134,23 @@ fn preset(name: &str) -> Option<Vec<String>> {
 /// Resolves the section; an absent key is a problem of the recipe at `root`.
 pub(crate) fn resolve(
     raw: Field<Choice<RawAdapter>>,
+    base: &BaseSpec,
     root: Location,
     checks: &mut Checks,
 ) -> Option<AdapterSpec> {
     let Spanned { value: raw, referenced, .. } = raw.required_choice("adapter", root, checks)?;
     match raw {
-        RawAdapter::Lora(raw) => Some(AdapterSpec::Lora(raw.resolve(checks))),
+        RawAdapter::Lora(raw) => Some(AdapterSpec::Lora(raw.resolve(base, checks))),
         RawAdapter::Full(raw) => {
             let targets = raw.targets.required("adapter.full.targets", referenced, checks)?;
-            let targets = full_targets(targets, checks);
+            let targets = full_targets(targets, base, checks);
             Some(AdapterSpec::Full(FullSpec { targets }))
         }
     }
 }
 
 impl RawLora {
-    fn resolve(self, checks: &mut Checks) -> LoraSpec {
+    fn resolve(self, base: &BaseSpec, checks: &mut Checks) -> LoraSpec {
         let rank = self.rank.count_or(DEFAULT_RANK, "adapter.lora.rank", &(1..=4096), checks);
         let alpha_range = above(0.0, 1.0e6);
         let alpha =
@@ -160,7 +162,7 @@ impl RawLora {
             matches!(&self.targets, Field::Given(Spanned { value: WordOrList::List(_), .. }));
         let targets = self.targets.given("adapter.lora.targets", checks).map_or_else(
             || preset(DEFAULT_PRESET).unwrap_or_default(),
-            |targets| lora_targets(targets, checks),
+            |targets| lora_targets(targets, base, checks),
         );
         if let (false, false, Some(location)) = (wants_conv, wants_list, self.conv_rank.location())
         {
@@ -193,12 +195,12 @@ impl RawLora {
     }
 }
 
-fn lora_targets(targets: Spanned<WordOrList>, checks: &mut Checks) -> Vec<String> {
+fn lora_targets(targets: Spanned<WordOrList>, base: &BaseSpec, checks: &mut Checks) -> Vec<String> {
     const KEY: &str = "adapter.lora.targets";
     let location = targets.referenced;
     let found = match targets.value {
         WordOrList::List(list) => {
-            return patterns(items(list, KEY, checks), location, KEY, checks);
+            return patterns((items(list, KEY, checks), location), KEY, base, checks);
         }
         WordOrList::Word(found) => found,
     };
@@ -218,11 +220,11 @@ fn lora_targets(targets: Spanned<WordOrList>, checks: &mut Checks) -> Vec<String
     Vec::new()
 }
 
-fn full_targets(targets: Spanned<WordOrList>, checks: &mut Checks) -> Vec<String> {
+fn full_targets(targets: Spanned<WordOrList>, base: &BaseSpec, checks: &mut Checks) -> Vec<String> {
     const KEY: &str = "adapter.full.targets";
     let location = targets.referenced;
     match targets.value {
-        WordOrList::List(list) => patterns(items(list, KEY, checks), location, KEY, checks),
+        WordOrList::List(list) => patterns((items(list, KEY, checks), location), KEY, base, checks),
         WordOrList::Word(found) => {
             checks.problem(location, format!("`{KEY}` must be a list of patterns, found {found}"));
             Vec::new()
@@ -230,11 +232,11 @@ fn full_targets(targets: Spanned<WordOrList>, checks: &mut Checks) -> Vec<String
     }
 }
 
-/// Checks each pattern's syntax and that it begins in a part that can be trained.
+/// Checks each pattern's syntax and that it begins in a component that can be trained.
 fn patterns(
-    list: Vec<Spanned<String>>,
-    location: Location,
+    (list, location): (Vec<Spanned<String>>, Location),
     key: &str,
+    base: &BaseSpec,
     checks: &mut Checks,
 ) -> Vec<String> {
     if list.is_empty() {
@@ -247,10 +249,11 @@ fn patterns(
                 referenced,
                 format!("`{key}`: `{}` is no pattern: {reason}", pattern.escape_debug()),
             );
-        } else if !starts_in_part(&pattern) {
+        } else if !starts_in(base.trainable(), &pattern) {
+            let components = base.trainable().join("` or `");
             checks.problem(
                 referenced,
-                format!("`{key}` must begin with `{}`, found `{pattern}`", PARTS.join("` or `")),
+                format!("`{key}` must begin with `{components}`, found `{pattern}`"),
             );
         }
         checked.push(pattern);
@@ -258,13 +261,10 @@ fn patterns(
     checked
 }
 
-/// Parts of a base that can be trained.
-const PARTS: [&str; 2] = ["unet", "text_encoder"];
-
-/// True if the pattern's first part can be one of [`PARTS`].
-fn starts_in_part(pattern: &str) -> bool {
+/// True if the pattern's first part can be one of `components`.
+fn starts_in(components: &[&str], pattern: &str) -> bool {
     let first = pattern.split('.').next().unwrap_or(pattern);
-    first == "**" || PARTS.iter().any(|part| pattern::matches(first, part))
+    first == "**" || components.iter().any(|component| pattern::matches(first, component))
 }
 
 #[cfg(test)]
@@ -387,6 +387,11 @@ mod tests {
                 "'': `adapter.lora.targets`: `` is no pattern: a part between dots is empty",
             ]
         );
+        let second = "adapter.lora.targets=['text_encoder_2.**.q_proj']";
+        assert!(problems_with(&[second])[0].ends_with("found `text_encoder_2.**.q_proj`"));
+        for base in ["sdxl", "folder"] {
+            with(&[&format!("base={{{base}: {{weights: w}}}}"), second]);
+        }
         let problems = problems_with(&["adapter.lora.targets=[]"]);
         assert!(
             problems[0].ends_with("must name at least one pattern, found none"),

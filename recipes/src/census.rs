@@ -32,6 +32,8 @@ pub struct CensusSpec {
     pub sampler: SamplerSpec,
     /// Guidance weight w; the empty prompt has none.
     pub guidance_scale: f64,
+    /// Share φ, in [0, 1], by which guided outputs get back the contrast of unguided ones; 0 is off.
+    pub guidance_rescale: f64,
     /// Multipliers of the adapter, rising; 0 is the base and 1 the adapter as fitted. Holds both.
     pub doses: Vec<f64>,
     /// Random adapters of equal spectrum that are counted beside.
@@ -80,14 +82,15 @@ impl std::fmt::Display for Budget {
 impl Budget {
     /// The numbers of this budget for `base`; a custom one has none.
     fn numbers(self, base: &BaseSpec) -> Option<Numbers> {
-        let (seeds_empty, seeds_other, steps, placebo) = match (base, self) {
+        let in_miniature = *base == BaseSpec::Postcards;
+        let (seeds_empty, seeds_other, steps, placebo) = match (in_miniature, self) {
             (_, Self::Custom) => return None,
-            (BaseSpec::Postcards, Self::Glance) => (512, 128, 12, 0),
-            (BaseSpec::Postcards, Self::Survey) => (1024, 1024, 20, 1),
-            (BaseSpec::Postcards, Self::Census) => (8192, 8192, 50, 3),
-            (BaseSpec::Folder { .. }, Self::Glance) => (256, 256, 12, 0),
-            (BaseSpec::Folder { .. }, Self::Survey) => (768, 1280, 20, 1),
-            (BaseSpec::Folder { .. }, Self::Census) => (3072, 5120, 30, 3),
+            (true, Self::Glance) => (512, 128, 12, 0),
+            (true, Self::Survey) => (1024, 1024, 20, 1),
+            (true, Self::Census) => (8192, 8192, 50, 3),
+            (false, Self::Glance) => (256, 256, 12, 0),
+            (false, Self::Survey) => (768, 1280, 20, 1),
+            (false, Self::Census) => (3072, 5120, 30, 3),
         };
         Some(Numbers { seeds_empty, seeds_other, steps, placebo })
     }
@@ -141,6 +144,10 @@ impl Serialize for CensusSpec {
         map.serialize_entry("seeds", &seeds)?;
         map.serialize_entry("sampler", &self.sampler)?;
         map.serialize_entry("guidance_scale", &self.guidance_scale)?;
+        // Left out where it is off, so that older recipes keep their fingerprints.
+        if self.guidance_rescale > 0.0 {
+            map.serialize_entry("guidance_rescale", &self.guidance_rescale)?;
+        }
         map.serialize_entry("doses", &self.doses)?;
         map.serialize_entry("placebo", &self.placebo)?;
         map.serialize_entry("concept", &self.concept)?;
@@ -168,6 +175,10 @@ raw_section! {
         /// Guidance weight (default: what suits the base).
         #[schemars(range(min = 0))]
         guidance_scale: Real,
+        /// Share by which guided pictures are brought back to the contrast of unguided ones
+        /// (default 0, off).
+        #[schemars(range(min = 0, max = 1))]
+        guidance_rescale: Real,
         /// Multipliers of the adapter, rising, with 0 and 1 among them (default [0, 0.5, 1]).
         doses: Vec<Field<Real>>,
         /// Random adapters counted beside (default: glance and custom 0, survey 1, census 3).
@@ -311,6 +322,8 @@ impl RawCensus {
         let thesaurus = name_or_file(self.thesaurus, "census.thesaurus", places, checks);
         let panel = name_or_file(self.panel, "census.panel", places, checks);
         let evaluator = self.evaluator.given("census.evaluator", checks);
+        let key = "census.guidance_rescale";
+        let guidance_rescale = self.guidance_rescale.number_or(0.0, key, &(0.0..=1.0), checks);
         let default_placebo = numbers.as_ref().map_or(0, |numbers| numbers.placebo);
         let (seeds_empty, seeds_other) = seeds?;
         Some(CensusSpec {
@@ -327,13 +340,14 @@ impl RawCensus {
             },
             seeds_empty,
             seeds_other,
-            sampler: census_sampler(self.sampler, budget, numbers.as_ref(), checks),
+            sampler: census_sampler(self.sampler, (budget, numbers.as_ref()), base, checks),
             guidance_scale: self.guidance_scale.number_or(
                 base.guidance_scale(),
                 "census.guidance_scale",
                 &(0.0..=100.0),
                 checks,
             ),
+            guidance_rescale,
             doses: doses(self.doses, checks),
             placebo: self.placebo.count_or(default_placebo, "census.placebo", &(0..=64), checks),
             concept: concept.resolve(class, checks),
@@ -382,14 +396,14 @@ fn seeds(
 
 fn census_sampler(
     raw: Field<Choice<RawSampler>>,
-    budget: Budget,
-    numbers: Option<&Numbers>,
+    (budget, numbers): (Budget, Option<&Numbers>),
+    base: &BaseSpec,
     checks: &mut Checks,
 ) -> SamplerSpec {
     let location = raw.location();
     let steps = numbers.map_or(CUSTOM_STEPS, |numbers| numbers.steps);
-    let default = SamplerSpec { kind: SamplerKind::Ddim { eta: 1.0 }, steps };
-    let sampler = sampler::resolve(raw, default, "census.sampler", checks);
+    let default = SamplerSpec { kind: SamplerKind::Ddim { eta: 1.0 }, steps, spacing: None };
+    let sampler = sampler::resolve(raw, default, base, "census.sampler", checks);
     if let Some(location) = location
         && budget != Budget::Custom
         && sampler.steps != steps
@@ -496,10 +510,24 @@ mod tests {
         assert_eq!(numbers(postcards, "glance"), (512, 128, 12, 0));
         assert_eq!(numbers(postcards, "survey"), (1024, 1024, 20, 1));
         assert_eq!(numbers(postcards, "census"), (8192, 8192, 50, 3));
-        let folder = "base={folder: {weights: w}}";
-        assert_eq!(numbers(folder, "glance"), (256, 256, 12, 0));
-        assert_eq!(numbers(folder, "survey"), (768, 1280, 20, 1));
-        assert_eq!(numbers(folder, "census"), (3072, 5120, 30, 3));
+        for family in ["folder", "sd1", "sd2", "sdxl"] {
+            let base = &format!("base={{{family}: {{weights: w}}}}");
+            assert_eq!(numbers(base, "glance"), (256, 256, 12, 0));
+            assert_eq!(numbers(base, "survey"), (768, 1280, 20, 1));
+            assert_eq!(numbers(base, "census"), (3072, 5120, 30, 3));
+        }
+    }
+
+    #[test]
+    fn guidance_is_rescaled_only_where_it_is_said() {
+        let written = |set: &str| serde_json::to_value(census(&[set])).unwrap();
+        let plain = written("census.guidance_rescale=0");
+        assert_eq!(plain.get("guidance_rescale"), None);
+        assert_eq!(plain, serde_json::to_value(census(&[])).unwrap());
+        assert_eq!(written("census.guidance_rescale=0.7")["guidance_rescale"], 0.7);
+        let problems = problems_with(&["census.guidance_rescale=-0.1"]);
+        let rule = "must be at least 0 and at most 1, found `-0.1`";
+        assert_eq!(problems, [format!("-0.1: `census.guidance_rescale` {rule}")]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn canonical_json(recipe: &impl Resolved) -> Value {
 
 /// sha256, as 64 hex digits, over the recipe, the base and the data.
 ///
-/// Folders of the base and of pictures are left out of the recipe first: the two hashes speak for
+/// Places of the base and of pictures are left out of the recipe first: the two hashes speak for
 /// their content, and a run keeps its name when they move.
 ///
 /// `base_sha256` and `dataset_sha256` are hex digits of the base's weights and of the dataset's
@@ -36,6 +36,12 @@ pub fn fingerprint(recipe: &impl Resolved, base_sha256: &str, dataset_sha256: &s
     let mut recipe = canonical_json(recipe);
     for pointer in [
         "/base/folder/weights",
+        "/base/sd1/weights",
+        "/base/sd1/vae",
+        "/base/sd2/weights",
+        "/base/sd2/vae",
+        "/base/sdxl/weights",
+        "/base/sdxl/vae",
         "/dataset/captioned/images",
         "/dataset/dreambooth/instance/images",
         "/dataset/dreambooth/class/images",
@@ -121,6 +127,8 @@ mod tests {
                 "output={formats: [diffusers], dtype: bf16}",
             ],
             &["adapter={full: {targets: ['unet.**.{to_q,to_k}']}}", "name=1e3", "seed=7"],
+            &["base={sd2: {weights: hf:o/n@v, prediction: v, zero_terminal_snr: true}}"],
+            &["base={sdxl: {weights: x.safetensors, vae: v}}", "census.sampler=euler_a"],
         ] {
             let once = with(sets);
             let text = resolved_yaml(&once);
@@ -144,6 +152,34 @@ mod tests {
         let captioned =
             |folder: &str| of(&[&format!("dataset={{captioned: {{images: {folder}}}}}")]);
         assert_eq!(captioned("here"), captioned("there"));
+        let base = |section: &str| of(&[&format!("base={{{section}}}")]);
+        assert_eq!(base("sd1: {weights: here}"), base("sd1: {weights: hf:org/name@v1}"));
+        assert_ne!(base("sd1: {weights: here}"), base("sd2: {weights: here}"));
+        assert_ne!(base("sd1: {weights: x}"), base("sd1: {weights: x, clip_skip: 2}"));
+        let with_vae = |vae: &str| base(&format!("sd1: {{weights: x, vae: {vae}}}"));
+        assert_eq!(with_vae("here"), with_vae("there"));
+        assert_ne!(with_vae("here"), base("sd1: {weights: x}"));
+    }
+
+    /// A key that is written although it is off would rename every run of an older recipe.
+    #[test]
+    fn what_is_off_is_not_written() {
+        let json = canonical_json(&with(&[]));
+        assert_eq!(json["base"], "postcards");
+        let keys = |section: &str| {
+            let section = json.pointer(section).and_then(Value::as_object).unwrap();
+            let mut keys: Vec<&str> = section.keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            keys.join(" ")
+        };
+        assert_eq!(keys("/fit/previews"), "every guidance_scale prompts sampler seeds");
+        assert_eq!(keys("/fit/previews/sampler/ddim"), "eta steps");
+        assert_eq!(
+            keys("/census"),
+            "budget concept doses guidance_scale panel placebo sampler seed seeds thesaurus"
+        );
+        assert_eq!(keys("/census/sampler/ddim"), "eta steps");
+        assert_eq!(keys("/objective"), "loss offset_noise prediction timesteps weighting");
     }
 
     #[test]

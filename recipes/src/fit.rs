@@ -4,12 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
-use crate::base::BaseSpec;
 use crate::choice::Choice;
-use crate::dataset::filled;
 use crate::field::{Field, Flag, Real, Whole, raw_section};
-use crate::problem::{Checks, above, items, plain_items};
-use crate::sampler::{self, RawSampler, SamplerKind, SamplerSpec};
+use crate::previews::{PreviewContext, PreviewsSpec, RawPreviews};
+use crate::problem::{Checks, above};
 use crate::units::COUNT_MAX;
 
 /// How long and how fast is trained, and what is kept.
@@ -97,21 +95,6 @@ pub struct EmaSpec {
     pub decay: f64,
     /// Whether the average follows faster at the start: min(decay, (1 + s) / (10 + s)).
     pub warmup: bool,
-}
-
-/// Pictures drawn while training; the first and the last step are always drawn.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PreviewsSpec {
-    /// Updates between previews; 0: only before the first and after the last.
-    pub every: u64,
-    /// Prompts, one row each.
-    pub prompts: Vec<String>,
-    /// Seeds, one picture each per prompt.
-    pub seeds: Vec<u64>,
-    /// How they are drawn.
-    pub sampler: SamplerSpec,
-    /// Guidance weight w; 1 is without guidance.
-    pub guidance_scale: f64,
 }
 
 raw_section! {
@@ -227,47 +210,8 @@ raw_section! {
     }
 }
 
-raw_section! {
-    /// Pictures drawn while training; the first and the last step are always drawn.
-    RawPreviews {
-        /// Updates between previews (default 0: only the first and the last).
-        every: Whole,
-        /// Prompts; {identifier} and {class} are replaced (default: the prompts of the dataset).
-        prompts: Vec<Field<String>>,
-        /// Seeds, one picture each per prompt (default [0, 1]).
-        seeds: Vec<Field<Whole>>,
-        /// How they are drawn (default ddim with 20 steps).
-        sampler: Choice<RawSampler>,
-        /// Guidance weight (default: what suits the base); 1 is without guidance.
-        #[schemars(range(min = 0))]
-        guidance_scale: Real,
-    }
-}
-
 /// Updates between checkpoints where a recipe does not say it.
 const DEFAULT_SAVE_EVERY: u64 = 250;
-
-/// Sampler of previews where a recipe does not say it.
-const PREVIEW_SAMPLER: SamplerSpec =
-    SamplerSpec { kind: SamplerKind::Ddim { eta: 0.0 }, steps: 20 };
-
-/// Most previews of one step: prompts × seeds.
-const MAX_PREVIEWS: usize = 256;
-
-/// What the previews take from other sections.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PreviewContext<'a> {
-    /// Gives the guidance weight.
-    pub(crate) base: &'a BaseSpec,
-    /// Replaces `{identifier}`.
-    pub(crate) identifier: Option<&'a str>,
-    /// Replaces `{class}`.
-    pub(crate) class: Option<&'a str>,
-    /// False if the dataset has problems of its own, so that nothing is known about its words.
-    pub(crate) dataset_known: bool,
-    /// Drawn where the recipe names no prompts.
-    pub(crate) prompts: &'a [String],
-}
 
 impl RawFit {
     /// What is given and a training from scratch would not read.
@@ -421,71 +365,6 @@ fn open(low: f64, high: f64) -> (std::ops::Bound<f64>, std::ops::Bound<f64>) {
     (std::ops::Bound::Excluded(low), std::ops::Bound::Excluded(high))
 }
 
-impl RawPreviews {
-    fn resolve(self, context: PreviewContext<'_>, checks: &mut Checks) -> PreviewsSpec {
-        let every = self.every.number_or(0, "fit.previews.every", &(0..=COUNT_MAX), checks);
-        let prompts = match self.prompts.given("fit.previews.prompts", checks) {
-            None => context.prompts.to_vec(),
-            Some(list) => items(list.value, "fit.previews.prompts", checks)
-                .into_iter()
-                .map(|prompt| filled_prompt(&prompt, context, checks))
-                .collect(),
-        };
-        let seeds_at = self.seeds.location();
-        let seeds = match self.seeds.given("fit.previews.seeds", checks) {
-            None => vec![0, 1],
-            Some(list) => {
-                let seeds = plain_items(list.value, "fit.previews.seeds", checks);
-                seeds.into_iter().map(|seed| seed.value).collect()
-            }
-        };
-        if let Some(location) = seeds_at
-            && prompts.len().saturating_mul(seeds.len()) > MAX_PREVIEWS
-        {
-            let message = format!(
-                "`fit.previews` must have at most {MAX_PREVIEWS} pictures, found {} prompts × {} \
-                 seeds",
-                prompts.len(),
-                seeds.len()
-            );
-            checks.problem(location, message);
-        }
-        let guidance_scale = self.guidance_scale.number_or(
-            context.base.guidance_scale(),
-            "fit.previews.guidance_scale",
-            &(0.0..=100.0),
-            checks,
-        );
-        PreviewsSpec {
-            every,
-            prompts,
-            seeds,
-            sampler: sampler::resolve(
-                self.sampler,
-                PREVIEW_SAMPLER,
-                "fit.previews.sampler",
-                checks,
-            ),
-            guidance_scale,
-        }
-    }
-}
-
-fn filled_prompt(
-    prompt: &Spanned<String>,
-    context: PreviewContext<'_>,
-    checks: &mut Checks,
-) -> String {
-    let text = filled(&prompt.value, context.identifier, context.class);
-    for word in ["identifier", "class"] {
-        if context.dataset_known && text.contains(&format!("{{{word}}}")) {
-            let message = format!("`{{{word}}}` needs the dataset's `{word}`, which is missing");
-            checks.problem(prompt.referenced, message);
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -567,34 +446,6 @@ mod tests {
                 "0: `fit.keep` must be at least 1 and at most 10000, found `0`",
                 "1: `fit.ema.decay` must be above 0 and below 1, found `1`",
             ]
-        );
-    }
-
-    #[test]
-    fn previews_show_the_concept_and_its_class_unless_told() {
-        assert_eq!(with(&[]).fit.previews.prompts, ["a sks tower"]);
-        let class = "dataset.dreambooth.class={generate: 2, prompt: a tower}";
-        assert_eq!(with(&[class]).fit.previews.prompts, ["a sks tower", "a tower"]);
-        let told = with(&["fit.previews={prompts: ['{identifier} by night', '']}"]).fit.previews;
-        assert_eq!(told.prompts, ["sks by night", ""]);
-        assert_eq!(told.seeds, [0, 1]);
-    }
-
-    #[test]
-    fn a_broken_dataset_does_not_blame_the_prompts() {
-        let prompts = "fit.previews={prompts: ['{identifier}']}";
-        let problems = problems_with(&["dataset.dreambooth.instance.concept=", prompts]);
-        assert_eq!(problems, ["null: `dataset.dreambooth.instance.concept` has no value"]);
-    }
-
-    #[test]
-    fn a_prompt_cannot_name_what_the_dataset_lacks() {
-        assert_eq!(
-            problems_with(&[
-                "dataset={captioned: {images: x}}",
-                "fit.previews={prompts: ['{identifier}']}"
-            ]),
-            ["'{identifier}': `{identifier}` needs the dataset's `identifier`, which is missing"]
         );
     }
 }

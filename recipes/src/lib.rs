@@ -25,15 +25,17 @@ mod output;
 mod overrides;
 mod pattern;
 mod pretrain;
+mod previews;
 mod problem;
 mod recipe;
 mod sampler;
 mod schema;
 mod suggest;
 mod units;
+mod weights;
 
-pub use adapter::{AdapterSpec, FullSpec, LoraInit, LoraSpec};
-pub use base::BaseSpec;
+pub use adapter::{AdapterSpec, FullSpec, LoraInit, LoraSpec, preset};
+pub use base::{BasePrediction, BaseSpec, ModelSpec, WeightsSet, ZeroTerminalSnr};
 pub use census::{Budget, CensusSpec, ConceptSpec, PanelSource, ThesaurusSource};
 pub use dataset::{
     AlphaPolicy, CaptionSource, CaptionedSpec, ClassSource, ClassSpec, DatasetSpec, DreamBoothSpec,
@@ -41,13 +43,15 @@ pub use dataset::{
 };
 pub use error::{OverrideError, RecipeError, RecipeErrorKind};
 pub use fingerprint::{canonical_json, fingerprint, resolved_yaml};
-pub use fit::{BatchSpec, EmaSpec, FitSpec, LrScheduleSpec, OptimizerSpec, PreviewsSpec};
+pub use fit::{BatchSpec, EmaSpec, FitSpec, LrScheduleSpec, OptimizerSpec};
 pub use gate::{Bound, GatesSpec};
 pub use objective::{LossSpec, ObjectiveSpec, PredictionSpec, WeightingSpec};
 pub use output::{AdapterDtype, AdapterFormat, MetadataLevel, OutputSpec};
 pub use pattern::matches as pattern_matches;
 pub use pretrain::{PretrainRecipe, PretrainSpec};
+pub use previews::PreviewsSpec;
 pub use problem::Problem;
 pub use recipe::{Loaded, MAX_RECIPE_BYTES, Recipe, Resolved, load, load_text};
-pub use sampler::{KarrasSigmas, SamplerKind, SamplerSpec};
+pub use sampler::{KarrasSigmas, SamplerKind, SamplerSpec, Spacing};
 pub use schema::json_schema;
+pub use weights::{HubModel, HubModelError, WeightsSource};

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::base::{BasePrediction, BaseSpec};
 use crate::choice::Choice;
 use crate::field::{Field, Real, Whole, raw_section, words};
 use crate::problem::{Checks, above, plain_items};
@@ -61,7 +62,8 @@ raw_section! {
     RawObjective {
         /// What the network puts out (default auto: as the base's scheduler says).
         prediction: Choice<PredictionSpec>,
-        /// Weight of noise levels: `uniform` or `{ min_snr: { gamma: 5 } }` (default).
+        /// Weight of noise levels: `uniform` or `{ min_snr: { gamma: 5 } }` (default, but for a base
+        /// with `zero_terminal_snr: true`, whose default is uniform).
         weighting: Choice<RawWeighting>,
         /// Distance between output and target (default mse).
         loss: Choice<LossSpec>,
@@ -101,14 +103,10 @@ const N_TIMESTEPS: u32 = 1000;
 
 impl RawObjective {
     /// Resolves the section; every key has a default.
-    pub(crate) fn resolve(self, checks: &mut Checks) -> ObjectiveSpec {
+    pub(crate) fn resolve(self, base: &BaseSpec, checks: &mut Checks) -> ObjectiveSpec {
         ObjectiveSpec {
-            prediction: self.prediction.choice_or(
-                PredictionSpec::Auto,
-                "objective.prediction",
-                checks,
-            ),
-            weighting: weighting(self.weighting, checks),
+            prediction: prediction(self.prediction, base, checks),
+            weighting: weighting(self.weighting, base, checks),
             loss: self.loss.choice_or(LossSpec::Mse, "objective.loss", checks),
             offset_noise: self.offset_noise.number_or(
                 0.0,
@@ -121,8 +119,50 @@ impl RawObjective {
     }
 }
 
-fn weighting(raw: Field<Choice<RawWeighting>>, checks: &mut Checks) -> WeightingSpec {
-    let default = RawWeighting::MinSnr(RawMinSnr::default());
+/// What the recipe says here, which may not contradict what it says about the base.
+fn prediction(
+    raw: Field<Choice<PredictionSpec>>,
+    base: &BaseSpec,
+    checks: &mut Checks,
+) -> PredictionSpec {
+    const KEY: &str = "objective.prediction";
+    let Some(Spanned { value, referenced, .. }) = raw.chosen(KEY, checks) else {
+        return PredictionSpec::Auto;
+    };
+    let found = match value {
+        PredictionSpec::Auto => return value,
+        PredictionSpec::Epsilon => "epsilon",
+        PredictionSpec::V => "v",
+    };
+    let of_base = match base.model().map_or(BasePrediction::Auto, |model| model.prediction) {
+        // Epsilon says nothing about the picture where there is only noise.
+        BasePrediction::Auto if base.has_zero_terminal_snr() => "v",
+        BasePrediction::Auto => return value,
+        BasePrediction::Epsilon => "epsilon",
+        BasePrediction::V => "v",
+        BasePrediction::Sample => "sample",
+    };
+    if found != of_base {
+        checks.problem_with_hint(
+            referenced,
+            format!("`{KEY}` must be `auto` or `{of_base}` for this `base`, found `{found}`"),
+            "`auto` follows the base",
+        );
+    }
+    value
+}
+
+fn weighting(
+    raw: Field<Choice<RawWeighting>>,
+    base: &BaseSpec,
+    checks: &mut Checks,
+) -> WeightingSpec {
+    // Where the last level holds nothing of the picture, min-SNR would give it no weight at all.
+    let default = if base.has_zero_terminal_snr() {
+        RawWeighting::Uniform
+    } else {
+        RawWeighting::MinSnr(RawMinSnr::default())
+    };
     match raw.choice_or(default, "objective.weighting", checks) {
         RawWeighting::Uniform => WeightingSpec::Uniform,
         RawWeighting::MinSnr(raw) => {
@@ -180,6 +220,38 @@ mod tests {
         assert_eq!(weighting("min_snr"), WeightingSpec::MinSnr { gamma: 5.0 });
         assert_eq!(weighting("uniform"), WeightingSpec::Uniform);
         assert_eq!(weighting("{min_snr: {gamma: 1}}"), WeightingSpec::MinSnr { gamma: 1.0 });
+    }
+
+    #[test]
+    fn a_level_without_picture_has_its_weight() {
+        let base = "base={sd2: {weights: w, prediction: v, zero_terminal_snr: true}}";
+        assert_eq!(with(&[base]).objective.weighting, WeightingSpec::Uniform);
+        let told = with(&[base, "objective.weighting=min_snr"]).objective.weighting;
+        assert_eq!(told, WeightingSpec::MinSnr { gamma: 5.0 });
+        let base = "base={sd2: {weights: w, zero_terminal_snr: false}}";
+        assert_eq!(with(&[base]).objective.weighting, WeightingSpec::MinSnr { gamma: 5.0 });
+    }
+
+    #[test]
+    fn the_objective_may_not_contradict_the_base() {
+        let of = |base: &str, word: &str| {
+            problems_with(&[
+                &format!("base={{sd2: {{weights: w, {base}}}}}"),
+                &format!("objective.prediction={word}"),
+            ])
+        };
+        let rule = |expected: &str, found: &str| {
+            let rule = format!("must be `auto` or `{expected}` for this `base`");
+            [format!("{found}: `objective.prediction` {rule}, found `{found}`")]
+        };
+        assert_eq!(of("prediction: v", "epsilon"), rule("v", "epsilon"));
+        assert_eq!(of("prediction: epsilon", "v"), rule("epsilon", "v"));
+        assert_eq!(of("prediction: sample", "v"), rule("sample", "v"));
+        assert_eq!(of("zero_terminal_snr: true", "epsilon"), rule("v", "epsilon"));
+        for (base, word) in [("prediction: v", "v"), ("prediction: v", "auto"), ("vae: x", "v")] {
+            let base = format!("base={{sd2: {{weights: w, {base}}}}}");
+            with(&[&base, &format!("objective.prediction={word}")]);
+        }
     }
 
     #[test]

@@ -13,12 +13,13 @@ use crate::choice::Choice;
 use crate::dataset::{self, DatasetSpec, PostcardsSpec, RawDataset};
 use crate::error::{RecipeError, RecipeErrorKind, problem_from_yaml};
 use crate::field::{Whole, raw_section};
-use crate::fit::{FitSpec, PreviewContext, RawFit};
+use crate::fit::{FitSpec, RawFit};
 use crate::gate::{GatesSpec, RawGates};
 use crate::objective::{ObjectiveSpec, RawObjective};
 use crate::output::{OutputSpec, RawOutput};
 use crate::overrides;
 use crate::pretrain::{self, PretrainRecipe, RawPretrain};
+use crate::previews::PreviewContext;
 use crate::problem::{Checks, Problem};
 use crate::units::{Places, file_name};
 
@@ -220,9 +221,9 @@ impl RawRecipe {
         let known_base = base.clone().unwrap_or(BaseSpec::Postcards);
         let dataset = self.dataset.required_choice("dataset", root, checks);
         let dataset = dataset.and_then(|raw| dataset::resolve(raw, &known_base, places, checks));
-        let adapter = adapter::resolve(self.adapter, root, checks);
+        let adapter = adapter::resolve(self.adapter, &known_base, root, checks);
         let (objective, _) = self.objective.section("objective", root, checks);
-        let objective = objective.resolve(checks);
+        let objective = objective.resolve(&known_base, checks);
         let prompts = dataset.as_ref().map(preview_prompts).unwrap_or_default();
         let context = PreviewContext {
             base: &known_base,
@@ -385,7 +386,7 @@ mod tests {
     #[test]
     fn all_shipped_recipes_resolve() {
         let recipes = shipped(Path::new(env!("CARGO_MANIFEST_DIR")));
-        assert_eq!(recipes.len(), 6, "{recipes:?}");
+        assert_eq!(recipes.len(), 10, "{recipes:?}");
         for path in recipes {
             let loaded = load(&path, &[]);
             let loaded = loaded.unwrap_or_else(|error| panic!("{error}: {:#?}", error.problems));
