@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::{Family, Predicts};
+
 /// How much an adapter file tells about its making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Privacy {
@@ -35,6 +37,48 @@ pub enum BaseModel {
 }
 
 impl BaseModel {
+    /// The base of a family whose network predicts this.
+    pub const fn of(family: Family, predicts: Predicts) -> Self {
+        match (family, predicts) {
+            (Family::Postcards, _) => Self::Postcards,
+            (Family::Sd1, _) => Self::Sd1,
+            (Family::Sd2, Predicts::V) => Self::Sd2V,
+            (Family::Sd2, Predicts::Epsilon | Predicts::Sample) => Self::Sd2,
+            (Family::Sdxl, _) => Self::Sdxl,
+        }
+    }
+
+    /// The base that the header of an adapter file names, in the spelling of modelspec or of kohya's tools.
+    pub fn stated(metadata: &BTreeMap<String, String>) -> Option<Self> {
+        let value = |key: &str| metadata.get(key).map_or("", String::as_str);
+        let architecture = value("modelspec.architecture").split('/').next().unwrap_or_default();
+        match architecture {
+            "populate-postcards" => return Some(Self::Postcards),
+            "stable-diffusion-v1" => return Some(Self::Sd1),
+            "stable-diffusion-v2-512" => return Some(Self::Sd2),
+            "stable-diffusion-v2-768-v" => return Some(Self::Sd2V),
+            "stable-diffusion-xl-v1-base" => return Some(Self::Sdxl),
+            _ => {}
+        }
+        match value("ss_base_model_version") {
+            "sd_v1" => Some(Self::Sd1),
+            "sd_v2" => Some(Self::Sd2),
+            "sd_v2_v" => Some(Self::Sd2V),
+            version if version.starts_with("sdxl_") => Some(Self::Sdxl),
+            _ => None,
+        }
+    }
+
+    /// Its family.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Postcards => Family::Postcards,
+            Self::Sd1 => Family::Sd1,
+            Self::Sd2 | Self::Sd2V => Family::Sd2,
+            Self::Sdxl => Family::Sdxl,
+        }
+    }
+
     const fn ss_version(self) -> Option<&'static str> {
         match self {
             Self::Postcards => None,
@@ -120,7 +164,7 @@ pub struct AdapterFacts {
 }
 
 /// The only keys that are ever written, with the least level at which they are.
-const ALLOWED: [(&str, Privacy); 35] = [
+const ALLOWED: [(&str, Privacy); 36] = [
     ("format", Privacy::Minimal),
     ("modelspec.architecture", Privacy::Minimal),
     ("modelspec.author", Privacy::Full),
@@ -128,6 +172,7 @@ const ALLOWED: [(&str, Privacy); 35] = [
     ("modelspec.hash_sha256", Privacy::Standard),
     ("modelspec.implementation", Privacy::Minimal),
     ("modelspec.license", Privacy::Standard),
+    ("modelspec.merged_from", Privacy::Standard),
     ("modelspec.prediction_type", Privacy::Standard),
     ("modelspec.resolution", Privacy::Standard),
     ("modelspec.sai_model_spec", Privacy::Minimal),
@@ -223,6 +268,66 @@ fn optional(facts: &AdapterFacts) -> Vec<(&'static str, String)> {
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
     .collect()
+}
+
+/// What is known of an adapter file that was made from others, or from two models.
+#[derive(Debug, Clone)]
+pub struct Rewritten<'a> {
+    /// Family of the base.
+    pub base_model: BaseModel,
+    /// Rank of most modules.
+    pub rank: u32,
+    /// Numerator of the scale that is stored for the UNet.
+    pub alpha: f64,
+    /// Title, where the source has none.
+    pub name: &'a str,
+    /// [`crate::tensors_sha256`] of what is written.
+    pub tensors_sha256: &'a str,
+    /// Version of this program.
+    pub version: &'a str,
+    /// Names of several files that became one.
+    pub merged_from: Option<String>,
+}
+
+/// The header strings of a file that was made from another one: what `source` says and [`Privacy::Standard`] allows is
+/// carried over, paths are not, and what is no longer true (hashes, ranks, names of the form) is stated anew.
+pub fn rewritten(
+    source: &BTreeMap<String, String>,
+    facts: &Rewritten<'_>,
+) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = source
+        .iter()
+        .filter(|(key, _)| level_of(key).is_some_and(|level| level <= Privacy::Standard))
+        .filter(|(key, value)| *key == "ss_sd_model_name" || !holds_path(value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    found.remove("lora_adapter_metadata");
+    found.remove("ss_base_model_version");
+    if let Some(name) = found.get_mut("ss_sd_model_name") {
+        *name = base_name(name);
+    }
+    for key in ["modelspec.title", "ss_output_name"] {
+        found.entry(key.to_owned()).or_insert_with(|| facts.name.to_owned());
+    }
+    let base_model = facts.base_model;
+    let stated = [
+        ("format", Some("pt".to_owned())),
+        ("ss_network_module", Some("networks.lora".to_owned())),
+        ("ss_network_dim", Some(facts.rank.to_string())),
+        ("ss_network_alpha", Some(facts.alpha.to_string())),
+        ("ss_network_args", Some("{}".to_owned())),
+        ("ss_v2", Some(if base_model.is_v2() { "True" } else { "False" }.to_owned())),
+        ("ss_base_model_version", base_model.ss_version().map(str::to_owned)),
+        ("sshs_model_hash", Some(facts.tensors_sha256.to_owned())),
+        ("modelspec.sai_model_spec", Some("1.0.1".to_owned())),
+        ("modelspec.architecture", Some(base_model.architecture().to_owned())),
+        ("modelspec.implementation", Some(base_model.implementation().to_owned())),
+        ("modelspec.hash_sha256", Some(format!("0x{}", facts.tensors_sha256))),
+        ("modelspec.merged_from", facts.merged_from.clone()),
+        ("populate.version", Some(facts.version.to_owned())),
+    ];
+    found.extend(stated.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    found
 }
 
 /// The last part of a path, so that no folder of a machine gets into a file.
@@ -388,6 +493,75 @@ mod tests {
         ]);
         let keys: Vec<&str> = gives_away(&strange).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["modelspec.title", "ss_output_name", "ss_tag_frequency", "ss_vae_name"]);
+    }
+
+    #[test]
+    fn a_base_that_was_written_is_stated() {
+        for base_model in
+            [BaseModel::Postcards, BaseModel::Sd1, BaseModel::Sd2, BaseModel::Sd2V, BaseModel::Sdxl]
+        {
+            let mut found = metadata(&AdapterFacts { base_model, ..facts() }, Privacy::Minimal);
+            assert_eq!(BaseModel::stated(&found), Some(base_model));
+            // Files of kohya's tools may lack the newer keys.
+            found.remove("modelspec.architecture");
+            let kohya = (base_model != BaseModel::Postcards).then_some(base_model);
+            assert_eq!(BaseModel::stated(&found), kohya);
+        }
+        assert_eq!(BaseModel::of(Family::Sd2, Predicts::V), BaseModel::Sd2V);
+        assert_eq!(BaseModel::of(Family::Sd1, Predicts::V), BaseModel::Sd1);
+        for family in Family::ALL {
+            assert_eq!(BaseModel::of(family, Predicts::Epsilon).family(), family);
+        }
+    }
+
+    #[test]
+    fn what_is_carried_over_is_allowed_and_what_changed_is_stated_anew() {
+        let source = [
+            ("modelspec.title", "ink"),
+            ("modelspec.trigger_phrase", "inkwsh style"),
+            ("modelspec.hash_sha256", "0xold"),
+            ("modelspec.author", "canary-author"),
+            ("modelspec.license", "/home/canary-user/license"),
+            ("ss_sd_model_name", "C:\\canary-disk\\base.safetensors"),
+            ("ss_base_model_version", "sd_v1"),
+            ("ss_tag_frequency", "{\"canary\": {}}"),
+            ("ss_network_dim", "64"),
+            ("ss_something_else", "canary"),
+            ("lora_adapter_metadata", "{}"),
+        ];
+        let source: BTreeMap<String, String> =
+            source.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let tensors_sha256 = "ef".repeat(32);
+        let found = rewritten(
+            &source,
+            &Rewritten {
+                base_model: BaseModel::Sdxl,
+                rank: 8,
+                alpha: 4.5,
+                name: "file",
+                tensors_sha256: &tensors_sha256,
+                version: "9.9.9",
+                merged_from: None,
+            },
+        );
+        for (key, value) in [
+            ("modelspec.title", "ink"),
+            ("modelspec.trigger_phrase", "inkwsh style"),
+            ("modelspec.architecture", "stable-diffusion-xl-v1-base/lora"),
+            ("ss_base_model_version", "sdxl_base_v1-0"),
+            ("ss_network_dim", "8"),
+            ("ss_network_alpha", "4.5"),
+            ("ss_output_name", "file"),
+            ("ss_sd_model_name", "base.safetensors"),
+            ("sshs_model_hash", tensors_sha256.as_str()),
+            ("populate.version", "9.9.9"),
+        ] {
+            assert_eq!(found.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert_eq!(found["modelspec.hash_sha256"], format!("0x{tensors_sha256}"));
+        assert!(!format!("{found:?}").contains("canary"), "{found:?}");
+        assert!(!found.contains_key("lora_adapter_metadata"));
+        assert!(!found.contains_key("modelspec.merged_from"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ impl CheckpointError {
             Self::Weights { .. }
             | Self::Json { .. }
             | Self::ModelFolder { .. }
+            | Self::Model { .. }
+            | Self::Prediction { .. }
             | Self::NoEmbeddedBase
             | Self::Hash { .. }
             | Self::Version { .. }
@@ -42,6 +44,12 @@ impl CheckpointError {
             Self::Weights { problem, .. } => problem.hint(),
             Self::ModelFolder { .. } => Some(
                 "a model folder holds `model_index.json` and one folder for each component"
+                    .to_owned(),
+            ),
+            Self::Model { advice, .. } => advice.clone(),
+            Self::Prediction { .. } => Some(
+                "write `prediction: epsilon` (the 512 px bases of SD 2.x) or `prediction: v` (768 px) below \
+                 `weights` of the base"
                     .to_owned(),
             ),
             Self::NoEmbeddedBase => Some(

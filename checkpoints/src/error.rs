@@ -39,6 +39,24 @@ pub enum CheckpointError {
         /// What is there.
         found: String,
     },
+    /// A file or folder is no base that can be used, or not all of one.
+    #[error("`{}` is no base that can be used: expected {expected}, found {found}", path.display())]
+    Model {
+        /// The file or folder.
+        path: PathBuf,
+        /// What a base holds there.
+        expected: String,
+        /// What is there.
+        found: String,
+        /// What to do about it, where that is known.
+        advice: Option<String>,
+    },
+    /// Weights alone do not say what their network predicts.
+    #[error("`{}` does not say what it predicts: expected epsilon or v to be stated, found weights that look the same either way", path.display())]
+    Prediction {
+        /// The file.
+        path: PathBuf,
+    },
     /// This build was made without the base that it should carry.
     #[error("this build carries no base: the list of embedded files is empty")]
     NoEmbeddedBase,
@@ -125,6 +143,15 @@ pub enum CheckpointError {
 impl CheckpointError {
     pub(crate) fn weights(path: &Path, problem: WeightsProblem) -> Self {
         Self::Weights { path: path.to_owned(), problem }
+    }
+
+    pub(crate) fn model(path: &Path, expected: &str, found: &str, advice: Option<&str>) -> Self {
+        Self::Model {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+            advice: advice.map(str::to_owned),
+        }
     }
 }
 

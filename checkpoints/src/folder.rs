@@ -16,9 +16,9 @@ use crate::tensors::TensorMap;
 use crate::weights::Weights;
 
 /// Components that diffusers lists and that no picture needs.
-const IGNORED: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
-const INDEX: &str = "model_index.json";
-const CONFIG: &str = "config.json";
+pub(crate) const IGNORED: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
+pub(crate) const INDEX: &str = "model_index.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 /// A folder with a readable `model_index.json` whose components all exist.
 #[derive(Debug, Clone)]
@@ -55,6 +55,10 @@ impl ModelFolder {
         let Value::Object(index) = crate::fs::read_json(&path)? else {
             return Err(not_a_model(dir, "an object in `model_index.json`", "another JSON value"));
         };
+        if let Some(name) = index.iter().find_map(|(name, entry)| escaping(name, entry)) {
+            let expected = format!("components of `{INDEX}` in folders beside it");
+            return Err(not_a_model(dir, &expected, &format!("the component `{name}`")));
+        }
         let folder = Self { dir: dir.to_owned(), index };
         for name in folder.components() {
             if !folder.dir.join(name).is_dir() {
@@ -107,7 +111,16 @@ impl ModelFolder {
     ///
     /// As [`ComponentFiles::open`].
     pub fn component(&self, name: &str) -> Result<ComponentFiles, CheckpointError> {
-        ComponentFiles::open(&self.dir.join(name))
+        self.component_of(name, None)
+    }
+
+    /// Configuration and weights of a component, of the variant of that name if one is given.
+    pub(crate) fn component_of(
+        &self,
+        name: &str,
+        variant: Option<&str>,
+    ) -> Result<ComponentFiles, CheckpointError> {
+        ComponentFiles::open_variant(&self.dir.join(name), variant)
     }
 
     /// Reads one JSON file of the folder, such as `scheduler/scheduler_config.json`.
@@ -159,38 +172,97 @@ impl ComponentFiles {
     ///
     /// [`CheckpointError::ModelFolder`] if one of them is missing; [`WeightsProblem::Pickle`] if there is only a pickle.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        Self::open_variant(dir, None)
+    }
+
+    /// [`ComponentFiles::open`] with the weights of one variant, such as `fp16`: `NAME.fp16.safetensors`, or shards with
+    /// the index `NAME.safetensors.index.fp16.json`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ComponentFiles::open`]; a variant that is not there is an error that lists what is.
+    pub fn open_variant(dir: &Path, variant: Option<&str>) -> Result<Self, CheckpointError> {
         let config_path = dir.join(CONFIG);
         if !config_path.is_file() {
             return Err(not_a_model(dir, &format!("`{CONFIG}`"), "no such file"));
         }
         let config = crate::fs::read_json(&config_path)?;
-        let weights = Weights::open(&weights_path(dir)?)?;
+        let weights = Weights::open(&weights_path(dir, variant)?)?;
         Ok(Self { dir: dir.to_owned(), config, config_path, weights })
     }
 }
 
-fn weights_path(dir: &Path) -> Result<PathBuf, CheckpointError> {
-    let stems = [Library::Diffusers, Library::Transformers].map(Library::stem);
-    for variant in ["", ".fp16"] {
-        for stem in stems {
-            for end in ["", ".index.json"] {
-                let path = dir.join(format!("{stem}{variant}.safetensors{end}"));
-                if path.is_file() {
-                    return Ok(path);
-                }
-            }
-        }
+const STEMS: [&str; 2] = [Library::Diffusers.stem(), Library::Transformers.stem()];
+/// What stands for the plain files where there are none.
+const HALF: &str = "fp16";
+
+fn weights_path(dir: &Path, variant: Option<&str>) -> Result<PathBuf, CheckpointError> {
+    let found = match variant {
+        Some(_) => safetensors_of(dir, variant),
+        None => safetensors_of(dir, None).or_else(|| safetensors_of(dir, Some(HALF))),
+    };
+    if let Some(path) = found {
+        return Ok(path);
     }
-    let pickle = ["diffusion_pytorch_model.bin", "pytorch_model.bin", "model.ckpt"]
-        .map(|name| dir.join(name));
-    if let Some(path) = pickle.iter().find(|path| path.is_file()) {
-        return Err(CheckpointError::weights(path, WeightsProblem::Pickle));
+    if let Some(path) = pickles_of(dir, variant).into_iter().find(|path| path.is_file()) {
+        return Err(CheckpointError::weights(&path, WeightsProblem::Pickle));
     }
-    Err(not_a_model(
-        dir,
-        &format!("`{}.safetensors` or `{}.safetensors`", stems[0], stems[1]),
-        "neither",
-    ))
+    let names = match variant {
+        None => STEMS.map(|stem| format!("`{stem}.safetensors`")),
+        Some(variant) => STEMS.map(|stem| format!("`{stem}.{variant}.safetensors`")),
+    };
+    let there = weight_files(dir)?;
+    let found = if there.is_empty() { "neither".to_owned() } else { there.join(", ") };
+    Err(not_a_model(dir, &names.join(" or "), &found))
+}
+
+/// The file of a variant, or the index of its shards, in each spelling that diffusers and transformers have used.
+fn safetensors_of(dir: &Path, variant: Option<&str>) -> Option<PathBuf> {
+    let ends = match variant {
+        None => vec![".safetensors".to_owned(), ".safetensors.index.json".to_owned()],
+        Some(variant) => vec![
+            format!(".{variant}.safetensors"),
+            format!(".safetensors.index.{variant}.json"),
+            format!(".safetensors.{variant}.index.json"),
+            format!(".{variant}.safetensors.index.json"),
+        ],
+    };
+    let paths = STEMS.iter().flat_map(|stem| ends.iter().map(move |end| format!("{stem}{end}")));
+    paths.map(|name| dir.join(name)).find(|path| path.is_file())
+}
+
+fn pickles_of(dir: &Path, variant: Option<&str>) -> Vec<PathBuf> {
+    let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+    [
+        format!("diffusion_pytorch_model{part}.bin"),
+        format!("pytorch_model{part}.bin"),
+        format!("model{part}.ckpt"),
+    ]
+    .map(|name| dir.join(name))
+    .into()
+}
+
+/// Whether a component has weights of a variant.
+pub(crate) fn has_variant(dir: &Path, variant: &str) -> bool {
+    safetensors_of(dir, Some(variant)).is_some()
+        || pickles_of(dir, Some(variant)).iter().any(|path| path.is_file())
+}
+
+/// Names of the files of a folder that hold weights or list their shards, in backticks.
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let paths = crate::fs::list(dir)?;
+    let files = paths.iter().filter(|path| path.is_file() && is_weight_file(path));
+    let names = files.filter_map(|path| path.file_name());
+    Ok(names.map(|name| format!("`{}`", name.to_string_lossy())).collect())
+}
+
+/// Whether a file of a component is one of weights, in any form, or the index of their shards.
+pub(crate) fn is_weight_file(path: &Path) -> bool {
+    const ENDS: [&str; 9] =
+        ["safetensors", "bin", "ckpt", "pt", "pth", "msgpack", "h5", "onnx", "onnx_data"];
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = path.extension().unwrap_or_default();
+    ENDS.iter().any(|known| end == *known) || (name.contains(".index.") && end == "json")
 }
 
 /// Which Python library names the weights of a component.
@@ -203,7 +275,7 @@ pub enum Library {
 }
 
 impl Library {
-    const fn stem(self) -> &'static str {
+    pub(crate) const fn stem(self) -> &'static str {
         match self {
             Self::Diffusers => "diffusion_pytorch_model",
             Self::Transformers => "model",
@@ -226,11 +298,17 @@ pub fn write_component(
     write_tensors(&dir.join(format!("{}.safetensors", library.stem())), tensors, &BTreeMap::new())
 }
 
+/// The name of an entry that is a component in a folder elsewhere.
+fn escaping<'a>(name: &'a str, entry: &Value) -> Option<&'a str> {
+    let is_component = entry.as_array().is_some_and(|pair| pair.iter().any(Value::is_string));
+    (is_component && (name.contains(['/', '\\']) || name == "..")).then_some(name)
+}
+
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['_', '.']) && !name.contains(['/', '\\'])
 }
 
-fn not_a_model(dir: &Path, expected: &str, found: &str) -> CheckpointError {
+pub(crate) fn not_a_model(dir: &Path, expected: &str, found: &str) -> CheckpointError {
     CheckpointError::ModelFolder {
         path: dir.to_owned(),
         expected: expected.to_owned(),
@@ -300,6 +378,80 @@ mod tests {
         crate::fs::atomic_write(&unet.join("diffusion_pytorch_model.bin"), b"PK\x03\x04").unwrap();
         let error = ComponentFiles::open(&unet).unwrap_err();
         assert!(matches!(error, CheckpointError::Weights { problem: WeightsProblem::Pickle, .. }));
+    }
+
+    /// A component with a file of weights under each of the names.
+    fn component(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        crate::fs::atomic_write_json(&dir.path().join(CONFIG), &json!({})).unwrap();
+        for &name in names {
+            let tensors = TensorMap::from([(name.to_owned(), HostTensor::scalar(1.0))]);
+            let path = dir.path().join(name);
+            if path.extension().is_some_and(|ending| ending == "json") {
+                let shard = format!("{name}-1.safetensors");
+                write_tensors(&dir.path().join(&shard), &tensors, &BTreeMap::new()).unwrap();
+                let index = json!({ "weight_map": { name: shard } });
+                crate::fs::atomic_write_json(&path, &index).unwrap();
+            } else {
+                write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+            }
+        }
+        dir
+    }
+
+    #[test]
+    fn the_variant_that_is_asked_for_is_opened() {
+        let (plain, half) = ("model.safetensors", "model.fp16.safetensors");
+        let shards = "diffusion_pytorch_model.safetensors.index.fp16.json";
+        for (files, variant, expected) in [
+            (vec![plain, half], None, plain),
+            (vec![plain, half], Some("fp16"), half),
+            (vec![half], None, half),
+            (vec!["model.safetensors.index.json", half], None, "model.safetensors.index.json"),
+            (vec![shards, "model.non_ema.safetensors"], Some("fp16"), shards),
+            (vec![shards], None, shards),
+            (vec!["model.non_ema.safetensors"], Some("non_ema"), "model.non_ema.safetensors"),
+            (
+                vec!["diffusion_pytorch_model.safetensors.fp16.index.json"],
+                Some("fp16"),
+                "diffusion_pytorch_model.safetensors.fp16.index.json",
+            ),
+            (
+                vec!["model.fp16.safetensors.index.json"],
+                Some("fp16"),
+                "model.fp16.safetensors.index.json",
+            ),
+        ] {
+            let dir = component(&files);
+            let opened = ComponentFiles::open_variant(dir.path(), variant).unwrap();
+            assert_eq!(opened.weights.names().collect::<Vec<_>>(), [expected], "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_variant_that_is_not_there_is_an_error_that_lists_what_is() {
+        let dir = component(&["model.safetensors", "model.non_ema.safetensors"]);
+        let error = ComponentFiles::open_variant(dir.path(), Some("fp16")).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("`model.fp16.safetensors`, found `model.non_ema.safetensors`, `model"),
+            "{message}"
+        );
+        crate::fs::atomic_write(&dir.path().join("pytorch_model.fp16.bin"), b"PK").unwrap();
+        let error = ComponentFiles::open_variant(dir.path(), Some("fp16")).unwrap_err();
+        assert!(matches!(error, CheckpointError::Weights { problem: WeightsProblem::Pickle, .. }));
+        assert!(error.hint().unwrap().contains("convert"));
+    }
+
+    #[test]
+    fn a_component_outside_the_folder_is_refused() {
+        for name in ["../unet", "/etc", "a\\b", "..", "x/../unet"] {
+            let dir = example();
+            let index = json!({ name: ["diffusers", "UNet2DConditionModel"] });
+            crate::fs::atomic_write_json(&dir.path().join(INDEX), &index).unwrap();
+            let error = ModelFolder::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("the component `{name}`")), "{error}");
+        }
     }
 
     #[test]

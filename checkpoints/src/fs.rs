@@ -301,6 +301,45 @@ pub(crate) fn overwrite(file: &mut fs_err::File, bytes: &[u8]) -> io::Result<()>
     file.write_all(bytes)
 }
 
+/// Opens a file that grows over several attempts, for reading and appending; creates it if it is not there.
+pub(crate) fn open_growing(path: &Path) -> io::Result<fs_err::File> {
+    fs_err::OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+/// Takes all bytes from an open file.
+pub(crate) fn empty(file: &mut fs_err::File) -> io::Result<()> {
+    file.set_len(0)
+}
+
+/// Makes `link` a link with the text `target`, which counts from the link's folder, in place of what was under that
+/// name. Folders above it are created.
+pub(crate) fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
+    let folder = folder_of(link);
+    create_dir_durably(&StdFs, folder)?;
+    let sibling = sibling_of(link);
+    let linked = match StdFs.unlink(&sibling) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => new_link(target, &sibling).and_then(|()| StdFs.rename(&sibling, link)),
+    };
+    if let Err(error) = linked {
+        // The first error is the one to report; a sibling that cannot be removed is harmless and replaced later.
+        let _ = StdFs.unlink(&sibling);
+        return Err(error);
+    }
+    StdFs.fsync_dir(folder)
+}
+
+#[cfg(unix)]
+fn new_link(target: &Path, link: &Path) -> io::Result<()> {
+    fs_err::os::unix::fs::symlink(target, link)
+}
+
+/// Symbolic links need a right there that few users have; a second name for the same bytes needs none.
+#[cfg(not(unix))]
+fn new_link(target: &Path, link: &Path) -> io::Result<()> {
+    fs_err::hard_link(folder_of(link).join(target), link)
+}
+
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -475,6 +514,19 @@ mod tests {
         let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), mode(&plain));
         assert_eq!(mode(&path) & 0o400, 0o400);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_replaces_a_broken_one_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("names/a");
+        replace_link(Path::new("../bytes/gone"), &link).unwrap();
+        assert!(!link.is_file());
+        atomic_write(&folder.path().join("bytes/here"), b"1").unwrap();
+        replace_link(Path::new("../bytes/here"), &link).unwrap();
+        assert_eq!(StdFs.read(&link).unwrap(), b"1");
+        assert_eq!(StdFs.list(link.parent().unwrap()).unwrap(), [&*link]);
     }
 
     #[test]

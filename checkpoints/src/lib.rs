@@ -1,22 +1,30 @@
 //! Reads and writes named tensors and their provenance, atomically.
 //!
 //! Every byte that the workspace leaves on a disk passes through [`fs`]. What a tensor means is known elsewhere:
-//! this crate owns names, shapes, element types, hashes, folders and the run directory.
+//! this crate owns names, shapes, element types, hashes, folders, single files and the run directory.
+
+// `json!` recurses once for each token of a configuration.
+#![recursion_limit = "256"]
 
 pub mod adapter_metadata;
 mod advice;
+pub mod clip_vocabulary;
 mod error;
+mod family;
 pub mod folder;
 pub mod fs;
 pub mod hash;
+pub mod hub;
 pub mod key_map;
 pub mod manifest;
 mod mapped;
+mod model;
 pub mod postcards;
 mod problem;
 pub mod readers;
 pub mod run_dir;
 mod safetensors;
+mod single_file;
 mod tensors;
 mod weights;
 
@@ -25,9 +33,13 @@ use std::sync::atomic::Ordering;
 
 pub use advice::ErrorKind;
 pub use error::CheckpointError;
+pub use family::Family;
+pub use model::{ModelFiles, ModelOptions, Predicts, TokenizerFiles, WhichWeights};
 pub use problem::WeightsProblem;
 pub use run_dir::{energy, event_file};
-pub use safetensors::{FileHashes, HeaderLimit, TensorFile, TensorInfo, write_tensors};
+pub use safetensors::{
+    FileHashes, HeaderLimit, Planned, TensorFile, TensorInfo, write_stream, write_tensors,
+};
 pub use tensors::{Dtype, HostTensor, TensorMap, Values, tensors_sha256};
 pub use weights::Weights;
 

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::error::CheckpointError;
 use crate::folder::ModelFolder;
 use crate::fs::{Fs, StdFs, durable_write, folder_of};
@@ -28,6 +30,12 @@ pub const fn embedded() -> bool {
 /// sha256 over all embedded files, 64 hex digits: the identity of the embedded base and its evaluator.
 pub fn sha256() -> String {
     identity(FILES)
+}
+
+/// One JSON file of the embedded base, such as `unet/config.json`; `None` if none is embedded.
+pub(crate) fn json(path: &str) -> Option<Value> {
+    let file = FILES.iter().find(|file| file.path == path)?;
+    serde_json::from_slice(file.bytes).ok()
 }
 
 /// The embedded base as a folder: `cache_dir/postcards-<first 8 digits of its hash>/`, unpacked atomically if it is not

@@ -95,6 +95,18 @@ pub enum WeightsProblem {
         /// The path in the index.
         shard: String,
     },
+    /// A shard of an index is not there.
+    #[error(
+        "names the shard `{shard}`, which is not beside it ({n_missing} of {n_shards} are missing)"
+    )]
+    ShardMissing {
+        /// The first that is missing.
+        shard: String,
+        /// Shards that are missing.
+        n_missing: usize,
+        /// Shards that the index names.
+        n_shards: usize,
+    },
     /// The index and its shards disagree about a tensor.
     #[error("and its shard `{shard}` disagree about `{tensor}`")]
     Shard {
@@ -102,6 +114,38 @@ pub enum WeightsProblem {
         tensor: String,
         /// The shard in which the index looks for it, or where it was found without an entry.
         shard: String,
+    },
+    /// A tensor has another shape than its place in the model asks for.
+    #[error("stores `{tensor}` with shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// The shape of its place.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A component is not whole.
+    #[error("lacks {} of its {component}: {}", tensors(names.len()), listed(names))]
+    Incomplete {
+        /// The component, such as `unet`.
+        component: String,
+        /// The tensors that are missing, as the file would name them.
+        names: Vec<String>,
+    },
+    /// Tensors belong to no part of the model.
+    #[error("holds {} that no part of {model} has: {}", tensors(names.len()), listed(names))]
+    Unknown {
+        /// What the file was taken for.
+        model: &'static str,
+        /// The tensors.
+        names: Vec<String>,
+    },
+    /// A weight is not finite.
+    #[error("holds an infinite or undefined value in `{tensor}`")]
+    HoldsNotFinite {
+        /// The tensor.
+        tensor: String,
     },
     /// A value is not finite where it must be.
     #[error("would hold an infinite or undefined value in `{tensor}`")]
@@ -111,6 +155,21 @@ pub enum WeightsProblem {
     },
 }
 
+/// `1 tensor` or `n tensors`.
+fn tensors(n: usize) -> String {
+    if n == 1 { "1 tensor".to_owned() } else { format!("{n} tensors") }
+}
+
+/// The first names of a list, and how many follow.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown.join(", "),
+        Some(n_more) => format!("{} and {n_more} more", shown.join(", ")),
+    }
+}
+
 impl WeightsProblem {
     pub(crate) fn hint(&self) -> Option<String> {
         if let Self::Missing { nearest: Some(nearest), .. } = self {
@@ -118,12 +177,35 @@ impl WeightsProblem {
         }
         let advice = if matches!(self, Self::Pickle) {
             "a pickle can run code when opened; convert it where you trust it: \
-             `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"FILE.safetensors\")`"
+             `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"FILE.safetensors\")` \
+             (the tensors of a whole checkpoint lie one level deeper, under `[\"state_dict\"]`)"
         } else if matches!(self, Self::Truncated { .. }) {
             "was the download interrupted? fetch the file again"
+        } else if matches!(self, Self::ShardMissing { .. }) {
+            "was the download interrupted? fetch the missing files, or the whole folder again"
+        } else if matches!(self, Self::HoldsNotFinite { .. }) {
+            "such weights draw nothing: they were damaged, or went beyond half precision when saved"
         } else {
             return None;
         };
         Some(advice.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_names_says_how_many_there_are_and_shows_the_first() {
+        let names = |n: usize| (0..n).map(|n| format!("t{n}")).collect::<Vec<_>>();
+        let unknown = |n| WeightsProblem::Unknown { model: "X", names: names(n) }.to_string();
+        assert_eq!(unknown(1), "holds 1 tensor that no part of X has: `t0`");
+        assert!(unknown(12).ends_with("`t10`, `t11`"), "{}", unknown(12));
+        let many = unknown(14);
+        assert!(
+            many.starts_with("holds 14 tensors") && many.ends_with("`t11` and 2 more"),
+            "{many}"
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! bytes; the crate of that name writes metadata in random order and without fsync (huggingface/safetensors#584).
 
 mod header;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,6 +21,7 @@ use crate::problem::WeightsProblem;
 use crate::tensors::{self, Dtype, HostTensor, TensorMap, Values};
 use header::Header;
 pub(crate) use header::nearest_name;
+pub use stream::{Planned, write_stream};
 
 /// Longest header that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +62,30 @@ impl TensorInfo {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The same elements in another shape; `None` if their number differs.
+    pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        let n_values = shape.iter().product::<usize>();
+        (n_values == self.len()).then(|| Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// `n` rows from row `first` on, along the outermost axis; `None` if there are not so many.
+    pub(crate) fn rows(&self, first: usize, n: usize) -> Option<Self> {
+        let (&n_rows, rest) = self.shape.split_first()?;
+        let end = first.checked_add(n).filter(|&end| end <= n_rows)?;
+        let row_bytes = rest.iter().product::<usize>() * self.dtype.n_bytes();
+        let shape = std::iter::once(n).chain(rest.iter().copied()).collect();
+        Some(Self {
+            dtype: self.dtype,
+            shape,
+            start: self.start + first * row_bytes,
+            end: self.start + end * row_bytes,
+        })
+    }
 }
 
-/// A safetensors file, mapped into memory; tensors are decoded when asked for.
+/// A safetensors file, mapped into memory; tensors are decoded when asked for, and the pages that were read for one are
+/// given back, so that a file can be larger than memory.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -135,15 +158,60 @@ impl TensorFile {
                 WeightsProblem::Missing { tensor: name.to_owned(), nearest },
             ));
         };
-        let bytes = &self.data()[info.start..info.end];
-        let values = decode(info.dtype, bytes).ok_or_else(|| {
+        self.read_part(name, info)
+    }
+
+    /// Decodes the part of the tensor `name` that `part` tells, which was made from the file's own [`TensorInfo`].
+    pub(crate) fn read_part(
+        &self,
+        name: &str,
+        part: &TensorInfo,
+    ) -> Result<HostTensor, CheckpointError> {
+        self.decode_part(name, part, decode)
+    }
+
+    /// As [`TensorFile::read_part`], in single precision without a copy in the stored type.
+    pub(crate) fn read_part_f32(
+        &self,
+        name: &str,
+        part: &TensorInfo,
+    ) -> Result<HostTensor, CheckpointError> {
+        self.decode_part(name, part, |dtype, bytes| decode_f32(dtype, bytes).map(Values::F32))
+    }
+
+    fn decode_part(
+        &self,
+        name: &str,
+        part: &TensorInfo,
+        decode: impl Fn(Dtype, &[u8]) -> Option<Values>,
+    ) -> Result<HostTensor, CheckpointError> {
+        let values = decode(part.dtype, &self.data()[part.start..part.end]);
+        mapped::release(&self.map, self.header.data_start + part.start, part.end - part.start);
+        let values = values.ok_or_else(|| {
             let problem = WeightsProblem::UnreadableDtype {
                 tensor: name.to_owned(),
-                dtype: info.dtype.name(),
+                dtype: part.dtype.name(),
             };
             CheckpointError::weights(&self.path, problem)
         })?;
-        Ok(HostTensor { shape: info.shape.clone(), values })
+        Ok(HostTensor { shape: part.shape.clone(), values })
+    }
+
+    /// Adds the stored bytes of `part` to a hash.
+    pub(crate) fn hash_part(&self, part: &TensorInfo, hasher: &mut Sha256) {
+        let start = self.header.data_start + part.start;
+        self.hash_range(start, start + part.end - part.start, hasher);
+    }
+
+    /// Adds bytes of the file to a hash, in pieces of bounded memory.
+    fn hash_range(&self, start: usize, end: usize, hasher: &mut Sha256) {
+        const PIECE: usize = 1 << 24;
+        let mut position = start;
+        for piece in self.map[start..end].chunks(PIECE) {
+            hasher.update(piece);
+            mapped::release(&self.map, position, piece.len());
+            position += piece.len();
+        }
     }
 
     /// Decodes all tensors.
@@ -157,12 +225,16 @@ impl TensorFile {
 
     /// sha256 of all bytes after the header, 64 hex digits.
     pub fn tensors_sha256(&self) -> String {
-        hex::encode(Sha256::digest(self.data()))
+        let mut hasher = Sha256::new();
+        self.hash_range(self.header.data_start, self.map.len(), &mut hasher);
+        hex::encode(hasher.finalize())
     }
 
     /// sha256 of the whole file, 64 hex digits.
     pub fn file_sha256(&self) -> String {
-        hex::encode(Sha256::digest(&self.map))
+        let mut hasher = Sha256::new();
+        self.hash_range(0, self.map.len(), &mut hasher);
+        hex::encode(hasher.finalize())
     }
 
     fn data(&self) -> &[u8] {
@@ -199,6 +271,32 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Values> {
         Dtype::F8E4M3 | Dtype::F8E5M2 => return None,
     };
     Some(values)
+}
+
+/// [`decode`] in single precision, in one pass over the bytes.
+fn decode_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    match dtype {
+        Dtype::F16 => Some(elements(bytes, |element| f16::from_le_bytes(element).to_f32())),
+        Dtype::Bf16 => Some(elements(bytes, |element| bf16::from_le_bytes(element).to_f32())),
+        Dtype::F32
+        | Dtype::F64
+        | Dtype::I64
+        | Dtype::I32
+        | Dtype::U32
+        | Dtype::I16
+        | Dtype::U16
+        | Dtype::I8
+        | Dtype::U8
+        | Dtype::Bool
+        | Dtype::U64
+        | Dtype::F8E4M3
+        | Dtype::F8E5M2 => match decode(dtype, bytes)? {
+            Values::F32(values) => Some(values),
+            other @ (Values::F16(_) | Values::Bf16(_) | Values::I64(_)) => {
+                Some(HostTensor { shape: vec![other.len()], values: other }.f32().into_owned())
+            }
+        },
+    }
 }
 
 #[expect(

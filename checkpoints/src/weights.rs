@@ -1,6 +1,7 @@
 //! The tensors of one component under the names that current diffusers and transformers use.
 //!
-//! Owns shards and old spellings. What is stored under an old name is found under the new one:
+//! Owns shards, old spellings, and views: a component of a larger file is the part of it that a table of names lists.
+//! What is stored under an old name is found under the new one:
 //!
 //! | stored | found as |
 //! |---|---|
@@ -11,27 +12,78 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::CheckpointError;
 use crate::problem::WeightsProblem;
 use crate::safetensors::{TensorFile, TensorInfo, nearest_name};
-use crate::tensors::{HostTensor, TensorMap};
+use crate::tensors::{HostTensor, TensorMap, Values};
 
-/// One file of weights or several shards, as one set of names.
-#[derive(Debug)]
+/// One file of weights, several shards, or the part of a file that is one component, as one set of names. Cloning shares
+/// the files.
+#[derive(Debug, Clone)]
 pub struct Weights {
     path: PathBuf,
-    files: Vec<TensorFile>,
+    files: Vec<Arc<TensorFile>>,
     tensors: BTreeMap<String, Located>,
+    extent: Extent,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Located {
     file_idx: usize,
     stored: String,
+    /// Where the bytes lie, and the shape that the tensor has here.
     info: TensorInfo,
+    order: Order,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    AsStored,
+    /// The file holds the transpose.
+    Transposed,
+}
+
+/// Whether the files hold anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    WholeFiles,
+    PartOfFile,
+}
+
+/// A tensor of a component that is part of a larger file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The current name.
+    pub(crate) name: String,
+    /// The name in the file.
+    pub(crate) stored: String,
+    /// The shape that the tensor must have here.
+    pub(crate) shape: Vec<usize>,
+    /// What it is of the stored tensor.
+    pub(crate) view: View,
+}
+
+/// What a tensor is of the stored one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// The same.
+    Whole,
+    /// A matrix that may be stored as a convolution of one value, with axes of length 1 behind.
+    Matrix,
+    /// Rows from `first` on, of `of` in all.
+    Rows {
+        /// The first row.
+        first: usize,
+        /// Rows of the stored tensor.
+        of: usize,
+    },
+    /// The transpose of a stored matrix.
+    Transposed,
 }
 
 #[derive(Deserialize)]
@@ -39,12 +91,56 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Wanted {
+    /// The shape with which the tensor must be stored.
+    fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        match self.view {
+            View::Whole | View::Matrix => {}
+            View::Rows { of, .. } => {
+                if let Some(n_rows) = shape.first_mut() {
+                    *n_rows = of;
+                }
+            }
+            View::Transposed => shape.reverse(),
+        }
+        shape
+    }
+
+    /// Where the tensor lies, given what the header says about the stored one; `None` if the shapes do not fit.
+    fn located(&self, stored: &TensorInfo) -> Option<Located> {
+        let expected = self.stored_shape();
+        let fits = match self.view {
+            View::Matrix => without_ones(&stored.shape) == without_ones(&expected),
+            View::Whole | View::Rows { .. } | View::Transposed => stored.shape == expected,
+        };
+        if !fits {
+            return None;
+        }
+        let (info, order) = match self.view {
+            View::Rows { first, .. } => (stored.rows(first, *self.shape.first()?), Order::AsStored),
+            View::Whole | View::Matrix => (stored.reshaped(&self.shape), Order::AsStored),
+            View::Transposed => (stored.reshaped(&self.shape), Order::Transposed),
+        };
+        let info = info?;
+        Some(Located { file_idx: 0, stored: self.stored.clone(), info, order })
+    }
+}
+
+/// A matrix less the axes of length 1 that follow its two.
+fn without_ones(shape: &[usize]) -> &[usize] {
+    match shape {
+        [rows_columns @ .., 1] if rows_columns.len() >= 2 => without_ones(rows_columns),
+        _ => shape,
+    }
+}
+
 impl Weights {
     /// Opens `NAME.safetensors`, or `NAME.safetensors.index.json` with its shards.
     ///
     /// # Errors
     ///
-    /// As [`TensorFile::open`]; a shard outside the folder or an index that does not fit its shards.
+    /// As [`TensorFile::open`]; a shard that is missing or outside the folder, or an index that does not fit its shards.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         if path.extension().is_some_and(|extension| extension == "json") {
             return Self::open_sharded(path);
@@ -55,20 +151,16 @@ impl Weights {
     fn open_sharded(path: &Path) -> Result<Self, CheckpointError> {
         let index: ShardIndex = crate::fs::read_json(path)?;
         let wrong = |problem| CheckpointError::weights(path, problem);
-        let mut shards: Vec<&String> = index.weight_map.values().collect();
-        shards.sort_unstable();
-        shards.dedup();
+        let shards = shards_of(path, &index).map_err(wrong)?;
         let mut files = Vec::with_capacity(shards.len());
         for &shard in &shards {
-            if !is_file_name(shard) {
-                return Err(wrong(WeightsProblem::ShardEscapes { shard: shard.clone() }));
-            }
             let file = TensorFile::open(&path.with_file_name(shard))?;
-            let stray = file.names().find(|&name| index.weight_map.get(name) != Some(shard));
+            let stray =
+                file.names().find(|&name| index.weight_map.get(name).is_none_or(|of| of != shard));
             if let Some(tensor) = stray {
                 return Err(wrong(WeightsProblem::Shard {
                     tensor: tensor.to_owned(),
-                    shard: shard.clone(),
+                    shard: shard.to_owned(),
                 }));
             }
             files.push(file);
@@ -100,7 +192,8 @@ impl Weights {
                 {
                     info.shape.truncate(2);
                 }
-                let located = Located { file_idx, stored: stored.to_owned(), info };
+                let order = Order::AsStored;
+                let located = Located { file_idx, stored: stored.to_owned(), info, order };
                 if tensors.insert(name.clone(), located).is_some() {
                     return Err(CheckpointError::weights(
                         path,
@@ -109,7 +202,39 @@ impl Weights {
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), files, tensors })
+        let files = files.into_iter().map(Arc::new).collect();
+        Ok(Self { path: path.to_owned(), files, tensors, extent: Extent::WholeFiles })
+    }
+
+    /// The component of a larger file that `wanted` lists; all of the stored tensors must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsProblem::Missing`] and [`WeightsProblem::Shape`].
+    pub(crate) fn of_part(
+        file: &Arc<TensorFile>,
+        wanted: &[Wanted],
+    ) -> Result<Self, CheckpointError> {
+        let path = file.path();
+        let mut tensors = BTreeMap::new();
+        for part in wanted {
+            let Some(stored) = file.info(&part.stored) else {
+                let nearest = nearest_name(&part.stored, file.names());
+                let problem = WeightsProblem::Missing { tensor: part.stored.clone(), nearest };
+                return Err(CheckpointError::weights(path, problem));
+            };
+            let located = part.located(stored).ok_or_else(|| {
+                let problem = WeightsProblem::Shape {
+                    tensor: part.stored.clone(),
+                    expected: part.stored_shape(),
+                    found: stored.shape.clone(),
+                };
+                CheckpointError::weights(path, problem)
+            })?;
+            tensors.insert(part.name.clone(), located);
+        }
+        let (path, files) = (path.to_owned(), vec![Arc::clone(file)]);
+        Ok(Self { path, files, tensors, extent: Extent::PartOfFile })
     }
 
     /// The file, or the index of shards.
@@ -118,7 +243,7 @@ impl Weights {
     }
 
     /// The files that hold the tensors.
-    pub fn files(&self) -> &[TensorFile] {
+    pub fn files(&self) -> &[Arc<TensorFile>] {
         &self.files
     }
 
@@ -142,45 +267,118 @@ impl Weights {
         self.tensors.get(name).map(|located| &located.info)
     }
 
-    /// The name under which the file stores a tensor.
+    /// The name under which the file stores a tensor, or the larger one that it is a part of.
     pub fn stored_name(&self, name: &str) -> Option<&str> {
         self.tensors.get(name).map(|located| located.stored.as_str())
     }
 
-    /// Decodes one tensor, by its current name.
+    /// Decodes one tensor, by its current name, in its stored precision.
     ///
     /// # Errors
     ///
-    /// As [`TensorFile::read`].
+    /// As [`TensorFile::read`]; [`WeightsProblem::HoldsNotFinite`] for an infinite or undefined value, which would make
+    /// every result undefined.
     pub fn read(&self, name: &str) -> Result<HostTensor, CheckpointError> {
-        let Some(located) = self.tensors.get(name) else {
+        let located = self.located(name)?;
+        let file = &self.files[located.file_idx];
+        finished(file, located, file.read_part(&located.stored, &located.info)?)
+    }
+
+    /// As [`Weights::read`], in single precision, without a copy in the stored one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::read`].
+    pub fn read_f32(&self, name: &str) -> Result<HostTensor, CheckpointError> {
+        let located = self.located(name)?;
+        let file = &self.files[located.file_idx];
+        finished(file, located, file.read_part_f32(&located.stored, &located.info)?)
+    }
+
+    fn located(&self, name: &str) -> Result<&Located, CheckpointError> {
+        self.tensors.get(name).ok_or_else(|| {
             let nearest = nearest_name(name, self.names());
             let problem = WeightsProblem::Missing { tensor: name.to_owned(), nearest };
-            return Err(CheckpointError::weights(&self.path, problem));
-        };
-        let mut tensor = self.files[located.file_idx].read(&located.stored)?;
-        tensor.shape.clone_from(&located.info.shape);
-        Ok(tensor)
+            CheckpointError::weights(&self.path, problem)
+        })
     }
 
     /// Decodes all tensors, by their current names.
     ///
     /// # Errors
     ///
-    /// As [`TensorFile::read`].
+    /// As [`Weights::read`].
     pub fn read_all(&self) -> Result<TensorMap, CheckpointError> {
         self.names().map(|name| Ok((name.to_owned(), self.read(name)?))).collect()
     }
 
-    /// sha256 of the bytes after the header; of several shards, the hash of their sorted hashes.
+    /// sha256 of the bytes after the header; of several shards, the hash of their sorted hashes; of a part of a larger
+    /// file, the hash over name, type, shape and stored bytes of its tensors in the order of the names.
     pub fn tensors_sha256(&self) -> String {
-        match self.files.as_slice() {
-            [file] => file.tensors_sha256(),
-            files => {
-                let hashes: Vec<String> = files.iter().map(TensorFile::tensors_sha256).collect();
+        match (self.extent, self.files.as_slice()) {
+            (Extent::PartOfFile, _) => self.part_sha256(),
+            (Extent::WholeFiles, [file]) => file.tensors_sha256(),
+            (Extent::WholeFiles, files) => {
+                let hashes: Vec<String> = files.iter().map(|file| file.tensors_sha256()).collect();
                 crate::hash::combined_sha256(hashes.iter().map(|hash| ("", hash.as_str())))
             }
         }
+    }
+
+    fn part_sha256(&self) -> String {
+        let mut hasher = Sha256::new();
+        for (name, located) in &self.tensors {
+            let info = &located.info;
+            hasher.update(format!("{name} {} {:?}\n", info.dtype.name(), info.shape));
+            self.files[located.file_idx].hash_part(info, &mut hasher);
+        }
+        hex::encode(hasher.finalize())
+    }
+}
+
+/// A tensor that was read, checked and turned as its current name wants it.
+fn finished(
+    file: &TensorFile,
+    located: &Located,
+    tensor: HostTensor,
+) -> Result<HostTensor, CheckpointError> {
+    if !tensor.all_finite() {
+        let problem = WeightsProblem::HoldsNotFinite { tensor: located.stored.clone() };
+        return Err(CheckpointError::weights(file.path(), problem));
+    }
+    let (Order::Transposed, [n_rows, _]) = (located.order, tensor.shape.as_slice()) else {
+        return Ok(tensor);
+    };
+    let values = match &tensor.values {
+        Values::F32(values) => Values::F32(transposed(values, *n_rows)),
+        Values::F16(values) => Values::F16(transposed(values, *n_rows)),
+        Values::Bf16(values) => Values::Bf16(transposed(values, *n_rows)),
+        Values::I64(values) => Values::I64(transposed(values, *n_rows)),
+    };
+    Ok(HostTensor { shape: tensor.shape, values })
+}
+
+/// A matrix of `n_rows` rows from its transpose, whose rows therefore have so many values.
+fn transposed<T: Copy>(stored: &[T], n_rows: usize) -> Vec<T> {
+    (0..n_rows).flat_map(|row| stored.iter().skip(row).step_by(n_rows).copied()).collect()
+}
+
+/// The shards of an index, sorted: plain names of files beside it, all there.
+fn shards_of<'a>(path: &Path, index: &'a ShardIndex) -> Result<Vec<&'a str>, WeightsProblem> {
+    let mut shards: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    if let Some(&shard) = shards.iter().find(|shard| !is_file_name(shard)) {
+        return Err(WeightsProblem::ShardEscapes { shard: shard.to_owned() });
+    }
+    let is_absent = |shard: &&&str| !path.with_file_name(shard).is_file();
+    match shards.iter().find(is_absent) {
+        Some(&shard) => Err(WeightsProblem::ShardMissing {
+            shard: shard.to_owned(),
+            n_missing: shards.iter().filter(is_absent).count(),
+            n_shards: shards.len(),
+        }),
+        None => Ok(shards),
     }
 }
 
@@ -315,6 +513,130 @@ mod tests {
         assert!(weights_of(&both).unwrap_err().to_string().contains("twice"));
     }
 
+    fn wanted(name: &str, stored: &str, shape: &[usize], view: View) -> Wanted {
+        let (name, stored) = (name.to_owned(), stored.to_owned());
+        Wanted { name, stored, shape: shape.to_vec(), view }
+    }
+
+    fn counted(shape: &[usize]) -> HostTensor {
+        let n_values: usize = shape.iter().product();
+        HostTensor::from_f32(shape, (0..n_values).map(|n| n as f32).collect())
+    }
+
+    fn file_of(tensors: &TensorMap) -> Arc<TensorFile> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("all.safetensors");
+        write_tensors(&path, tensors, &BTreeMap::new()).unwrap();
+        Arc::new(TensorFile::open(&path).unwrap())
+    }
+
+    #[test]
+    fn a_view_is_the_part_of_the_stored_tensor_that_it_names() {
+        let file = file_of(&TensorMap::from([
+            ("in_proj".to_owned(), counted(&[6, 2])),
+            ("in_bias".to_owned(), counted(&[6]).to_f16()),
+            ("projection".to_owned(), counted(&[2, 3]).to_bf16()),
+            ("attention".to_owned(), counted(&[2, 2, 1, 1])),
+        ]));
+        let weights = Weights::of_part(
+            &file,
+            &[
+                wanted("q.weight", "in_proj", &[2, 2], View::Rows { first: 0, of: 6 }),
+                wanted("v.weight", "in_proj", &[2, 2], View::Rows { first: 4, of: 6 }),
+                wanted("k.bias", "in_bias", &[2], View::Rows { first: 2, of: 6 }),
+                wanted("projection.weight", "projection", &[3, 2], View::Transposed),
+                wanted("to_q.weight", "attention", &[2, 2], View::Matrix),
+            ],
+        )
+        .unwrap();
+        for (name, shape, values) in [
+            ("q.weight", vec![2, 2], vec![0.0, 1.0, 2.0, 3.0]),
+            ("v.weight", vec![2, 2], vec![8.0, 9.0, 10.0, 11.0]),
+            ("k.bias", vec![2], vec![2.0, 3.0]),
+            ("projection.weight", vec![3, 2], vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+            ("to_q.weight", vec![2, 2], vec![0.0, 1.0, 2.0, 3.0]),
+        ] {
+            let read = weights.read_f32(name).unwrap();
+            assert_eq!(read, HostTensor::from_f32(shape.clone(), values), "{name}");
+            assert_eq!(weights.read(name).unwrap().to_f32(), read, "{name}");
+            assert_eq!(weights.info(name).unwrap().shape, shape, "{name}");
+        }
+        assert_eq!(weights.len(), 5);
+        assert_eq!(weights.stored_name("k.bias"), Some("in_bias"));
+        assert_eq!(weights.info("k.bias").unwrap().dtype, crate::Dtype::F16);
+    }
+
+    #[test]
+    fn a_view_that_does_not_fit_the_stored_shape_is_refused() {
+        let file = file_of(&TensorMap::from([
+            ("a".to_owned(), counted(&[6, 2])),
+            ("b".to_owned(), counted(&[2, 6, 1])),
+        ]));
+        for (part, expected) in [
+            (wanted("x", "a", &[2, 6], View::Whole), "[2, 6]"),
+            (wanted("x", "a", &[2, 2], View::Rows { first: 0, of: 9 }), "[9, 2]"),
+            (wanted("x", "a", &[6, 2], View::Transposed), "[2, 6]"),
+            (wanted("x", "b", &[2, 6], View::Whole), "[2, 6]"),
+            (wanted("x", "a", &[6, 2, 1], View::Whole), "[6, 2, 1]"),
+        ] {
+            let error = Weights::of_part(&file, &[part]).unwrap_err().to_string();
+            assert!(error.contains(&format!("expected {expected}")), "{error}");
+        }
+        let error = Weights::of_part(&file, &[wanted("x", "c", &[1], View::Whole)]).unwrap_err();
+        assert!(error.to_string().contains("lacks the tensor `c`"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_of_a_part_is_that_of_its_own_tensors() {
+        let hash = |other: f32, factor: f32| {
+            let mut part = counted(&[4, 2]);
+            if let Values::F32(values) = &mut part.values {
+                for value in values.iter_mut() {
+                    *value *= factor;
+                }
+            }
+            let other = HostTensor::scalar(other);
+            let file = file_of(&TensorMap::from([("a".to_owned(), part), ("b".to_owned(), other)]));
+            let rows = wanted("x", "a", &[2, 2], View::Rows { first: 2, of: 4 });
+            Weights::of_part(&file, &[rows]).unwrap().tensors_sha256()
+        };
+        assert_eq!(hash(1.0, 1.0), hash(2.0, 1.0));
+        assert_ne!(hash(1.0, 1.0), hash(1.0, 2.0));
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_refused_with_tensor_and_file() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let tensor = HostTensor::from_f32([3], vec![0.0, bad, 1.0]);
+            for tensor in [tensor.to_f16(), tensor.to_bf16(), tensor] {
+                let file = file_of(&TensorMap::from([("first.conv.bias".to_owned(), tensor)]));
+                let part = wanted("conv.bias", "first.conv.bias", &[3], View::Whole);
+                let weights = Weights::of_part(&file, &[part]).unwrap();
+                for read in [weights.read("conv.bias"), weights.read_f32("conv.bias")] {
+                    let error = read.unwrap_err().to_string();
+                    assert!(error.contains("undefined value in `first.conv.bias`"), "{error}");
+                    assert!(error.contains("all.safetensors"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_is_read_alike_from_every_stored_type() {
+        let header = r#"{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"b":{"dtype":"I32","shape":[1],"data_offsets":[8,12]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(&0.1_f64.to_le_bytes());
+        bytes.extend_from_slice(&(-7_i32).to_le_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        crate::fs::atomic_write(&path, &bytes).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        assert_eq!(weights.read_f32("a").unwrap(), HostTensor::from_f32([1], vec![0.1]));
+        assert_eq!(weights.read_f32("b").unwrap(), HostTensor::from_f32([1], vec![-7.0]));
+        assert_eq!(weights.read("b").unwrap().values, Values::I64(vec![-7]));
+    }
+
     fn sharded(weight_map: &str) -> Result<Weights, CheckpointError> {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("m-1.safetensors"), &[("a", &[1])]);
@@ -353,6 +675,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn half_a_set_of_shards_is_refused_with_the_shard_that_is_missing() {
+        let map = r#"{"a":"m-1.safetensors","b":"m-2.safetensors","c":"m-3.safetensors"}"#;
+        let error = sharded(map).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("`m-3.safetensors`") && message.contains("1 of 3"), "{message}");
+        assert!(message.contains("m.safetensors.index.json"), "{message}");
+        assert!(error.hint().unwrap().contains("download"));
     }
 
     #[test]

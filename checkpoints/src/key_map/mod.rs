@@ -5,7 +5,7 @@
 
 mod diffusers;
 mod parse;
-mod sgm;
+pub(crate) mod sgm;
 
 use std::collections::BTreeMap;
 

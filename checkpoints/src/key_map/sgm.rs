@@ -1,11 +1,24 @@
-//! The names that sgm (and ldm before it) give the blocks of a UNet.
+//! The names that sgm (and ldm before it) give the blocks of a UNet, for layers of adapters and for whole checkpoints.
 //!
 //! Source: diffusers `convert_ldm_unet_checkpoint`, read both ways.
 
 /// The sgm path of a diffusers path below the UNet; `None` if it has none. `layers` are all paths of the model.
+pub(super) fn path(inner: &str, layers_per_block: usize, layers: &[&str]) -> Option<String> {
+    path_where(inner, layers_per_block, &|block| {
+        let attention = format!("unet.up_blocks.{block}.attentions.");
+        layers.iter().any(|layer| layer.starts_with(&attention))
+    })
+}
+
+/// The sgm path of a diffusers path (of a layer or a tensor) below the UNet; `None` if it has none. `attends` says whether
+/// the up block of that number has attention.
 ///
 /// With L layers per block, `down_blocks.b.resnets.i` is `input_blocks.(1+(L+1)b+i).0`, and so on.
-pub(super) fn path(inner: &str, layers_per_block: usize, layers: &[&str]) -> Option<String> {
+pub(crate) fn path_where(
+    inner: &str,
+    layers_per_block: usize,
+    attends: &dyn Fn(&str) -> bool,
+) -> Option<String> {
     let parts: Vec<&str> = inner.split('.').collect();
     let width = layers_per_block + 1;
     let number = |text: &str| text.parse::<usize>().ok();
@@ -30,9 +43,7 @@ pub(super) fn path(inner: &str, layers_per_block: usize, layers: &[&str]) -> Opt
             resnet(if *i == "0" { "middle_block.0" } else { "middle_block.2" }, rest)?
         }
         ["up_blocks", b, "upsamplers", "0", "conv", rest @ ..] => {
-            let attention = format!("unet.up_blocks.{b}.attentions.");
-            let place =
-                if layers.iter().any(|layer| layer.starts_with(&attention)) { 2 } else { 1 };
+            let place = if attends(b) { 2 } else { 1 };
             joined(
                 &format!("output_blocks.{}.{place}.conv", width * number(b)? + layers_per_block),
                 rest,
