@@ -54,6 +54,35 @@ pub struct Example {
     pub bucket: Bucket,
 }
 
+/// Which part of which picture an example shows, in pixels: what SDXL is told beside the caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Height and width of the upright picture in its file.
+    pub original: [u32; 2],
+    /// Rows above and columns left of what is shown, in the resized picture.
+    pub crop: [u32; 2],
+    /// Height and width of what is shown.
+    pub target: [u32; 2],
+}
+
+impl Example {
+    /// Where the pixels come from that [`Dataset::pixels`] gives.
+    ///
+    /// In a mirrored picture the columns at the left are those that were cut off at the right.
+    pub fn placement(&self, mirror: Mirror) -> Placement {
+        let fit = fit(self.width, self.height, self.bucket);
+        let left = match mirror {
+            Mirror::No => fit.left,
+            Mirror::Yes => fit.width - self.bucket.width - fit.left,
+        };
+        Placement {
+            original: [self.height, self.width],
+            crop: [fit.top, left],
+            target: [self.bucket.height, self.bucket.width],
+        }
+    }
+}
+
 /// The examples of a recipe.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -403,6 +432,32 @@ mod tests {
         write(folder.path(), "wide.txt", b"x");
         let dataset = open(&captioned(folder.path(), 256)).unwrap();
         assert_eq!(dataset.examples[0].bucket, Bucket { width: 320, height: 192 });
+    }
+
+    #[test]
+    fn a_placement_is_the_crop_that_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let wide = RgbImage::from_fn(1920, 1080, |x, _| Rgb([if x < 960 { 0 } else { 255 }; 3]));
+        wide.save(folder.path().join("wide.png")).unwrap();
+        picture(folder.path(), "less.png", (1500, 1000), 7);
+        for name in ["wide", "less"] {
+            write(folder.path(), &format!("{name}.txt"), b"x");
+        }
+        let dataset = open(&captioned(folder.path(), 512)).unwrap();
+        let (less, wide) = (&dataset.examples[0], &dataset.examples[1]);
+        let placed = |original, crop| Placement { original, crop, target: [384, 640] };
+        assert_eq!(less.placement(Mirror::No), placed([1000, 1500], [21, 0]));
+        assert_eq!(less.placement(Mirror::Yes), placed([1000, 1500], [21, 0]));
+        assert_eq!(wide.placement(Mirror::No), placed([1080, 1920], [0, 21]));
+        assert_eq!(wide.placement(Mirror::Yes), placed([1080, 1920], [0, 22]));
+        // Of 683 columns 341.5 are dark: 320.5 of those that are shown, 319.5 from the other side.
+        for mirror in [Mirror::No, Mirror::Yes] {
+            let row = dataset.pixels(1, mirror).unwrap().values[..640].to_vec();
+            let first = row.iter().position(|&value| (value > 0.0) == (mirror == Mirror::No));
+            let crossing = 341.5 - f64::from(wide.placement(mirror).crop[1]);
+            let found = f64::from(u32::try_from(first.unwrap()).unwrap());
+            assert!((found - crossing).abs() <= 0.5, "{mirror:?}: {found}, not {crossing}");
+        }
     }
 
     #[test]

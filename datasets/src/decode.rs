@@ -67,6 +67,17 @@ pub fn pixels(path: &Path, options: &ImageSpec, mirror: Mirror) -> Result<Pixels
     Ok(fitted(&decoded.image, bucket, mirror))
 }
 
+/// Reads a picture file: upright, opaque, 8-bit RGB; transparent places are treated as `alpha` says.
+///
+/// # Errors
+///
+/// The file cannot be read or decoded, is too large to be sensible, or is transparent without a
+/// color.
+pub fn image_from_file(path: &Path, alpha: AlphaPolicy) -> Result<RgbImage, DatasetError> {
+    let decoded = read(path).and_then(|bytes| decode(&bytes, alpha));
+    Ok(decoded.map_err(|kind| invalid(path, kind))?.image)
+}
+
 /// The error of one file.
 pub(crate) fn invalid(path: &Path, kind: ProblemKind) -> DatasetError {
     let folder = path.parent().unwrap_or(path).to_owned();

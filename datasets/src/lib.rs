@@ -19,8 +19,8 @@ mod warning;
 
 pub use batch::{Batches, MicroBatch, Sample};
 pub use bucket::{Bucket, Fit, assigned, fit, table};
-pub use dataset::{Dataset, Example, Role, open};
-pub use decode::{Mirror, Pixels, pixels};
+pub use dataset::{Dataset, Example, Placement, Role, open};
+pub use decode::{Mirror, Pixels, image_from_file, pixels};
 pub use error::DatasetError;
 pub use order::order;
 pub use postcards::concept;

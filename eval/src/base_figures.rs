@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use datasets::postcards::{self, Color, Facet, Factors, Setting, Style, Subject, prior};
 use diffusion::{Sampler, SamplerKind, SchedulerConfig};
 use models::base::{host_values, tensor_from_host};
-use models::{Base, Evaluator};
+use models::{Base, Evaluator, SizeConditions};
 use rayon::prelude::*;
 use recipes::draws::{self, Purpose};
 use serde::Serialize;
@@ -312,17 +312,18 @@ impl<'a> Drawing<'a> {
             tensor_from_host(values, [n, channels, height, width], &base.device)
         };
         let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-        let asked = base.text_states(&texts)?;
-        let empty = base.text_states(&vec![""; n])?;
+        let sizes = [SizeConditions::whole([base.nominal_side_px(); 2])];
+        let asked = base.conditioning(base.text_states(&texts)?, &sizes);
+        let empty = base.conditioning(base.negative_states(&vec![""; n])?, &sizes);
         let kind = SamplerKind::Ddim { eta };
         let mut sampler = Sampler::new(kind, &self.scheduler, n_steps)?;
         let mut denoise = |x: Tensor<4>, t: f64| {
             let times = base.timesteps(t, n);
-            let conditional = base.unet.forward(x.clone(), times.clone(), &asked, None)?;
+            let conditional = base.denoise(x.clone(), times.clone(), &asked)?;
             if (scale - 1.0).abs() < f64::EPSILON {
                 return Ok::<_, EvalError>(conditional);
             }
-            Ok(diffusion::guide(base.unet.forward(x, times, &empty, None)?, conditional, scale))
+            Ok(diffusion::guide(base.denoise(x, times, &empty)?, conditional, scale))
         };
         let mut noise = |step: usize| normal(step as u64, Purpose::CensusStep);
         let start = normal(0, Purpose::CensusStart);

@@ -29,6 +29,9 @@ pub struct CensusManifest {
     pub census: Value,
     /// Scheme of the noise.
     pub noise: String,
+    /// What stands for the empty prompt, if not its text encoded like any other: `zeros`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_prompt: Option<String>,
     /// Text of every prompt by its identifier.
     pub prompts: BTreeMap<String, String>,
     /// Pictures drawn.
@@ -57,7 +60,8 @@ impl CensusManifest {
         hashes.insert("thesaurus".into(), described(format!("{:?}", plan.thesaurus)));
         hashes.insert("panel".into(), described(format!("{:?}", plan.panel)));
         let census = serde_json::to_value(job.spec)?;
-        let identity = json!({
+        let empty_prompt = job.base.force_zeros_for_empty_prompt.then(|| "zeros".to_owned());
+        let mut identity = json!({
             "tool": job.tool,
             "hashes": hashes,
             "census": census,
@@ -66,6 +70,10 @@ impl CensusManifest {
             // Both pictures of a pair come from one kind of arithmetic.
             "device": job.base.device_kind(),
         });
+        // Said only where it is so, so that a census of any other base keeps its identity.
+        if let Some(stands) = &empty_prompt {
+            identity["empty_prompt"] = json!(stands);
+        }
         Ok(Self {
             schema: SCHEMA.to_owned(),
             tool: job.tool.to_owned(),
@@ -74,6 +82,7 @@ impl CensusManifest {
             census,
             noise: "populate/rng/1, keyed by census seed, prompt, seed, step and purpose"
                 .to_owned(),
+            empty_prompt,
             prompts: plan
                 .drawings
                 .iter()
@@ -83,6 +92,15 @@ impl CensusManifest {
             forwards: plan.forwards(job.spec),
             files: BTreeMap::new(),
         })
+    }
+
+    /// What the report says of the empty prompt where it is not encoded like any other.
+    pub(crate) fn note_on_the_empty_prompt(&self) -> Option<String> {
+        let stands = self.empty_prompt.as_ref()?;
+        Some(format!(
+            "{stands} stand for the empty prompt, as the base asks for; programs that encode an empty \
+             text draw it otherwise"
+        ))
     }
 
     pub(crate) fn add(&mut self, path: &str, bytes: &[u8]) {

@@ -393,6 +393,7 @@ impl<'a> Taker<'a> {
             );
         }
         refused.extend(self.plan.left_out());
+        warnings.extend(manifest.note_on_the_empty_prompt());
         let mut rows = self.rows.clone();
         rows.rows.sort_by(|a, b| {
             let key = |row: &Row| (row.stratum, row.prompt.clone(), row.seed_idx, row.model);

@@ -1,18 +1,19 @@
-//! A whole base model: the networks of a diffusers folder on one device.
+//! A whole base model: the networks of a diffusers folder or a single file on one device.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use checkpoints::folder::{ComponentFiles, ModelFolder};
-use checkpoints::{CheckpointError, HostTensor, Weights};
+use checkpoints::folder::ComponentFiles;
+use checkpoints::{CheckpointError, Family, HostTensor, ModelFiles, Weights};
 
-use crate::clip::{CLIPTextModel, ClipTextConfig, TextProjection};
+use crate::clip::CLIPTextModel;
 use crate::error::ModelError;
 use crate::ops;
+use crate::parts::{Part, Parts, TOKENIZERS, TextShape, text_shape, unet_config, vae_config};
 use crate::source::{Builder, TensorSource};
-use crate::tokenizer::{ClipTokenizer, OverLength};
-use crate::unet::{UNet2DConditionModel, UNetConfig};
-use crate::vae::{AutoencoderKL, VaeConfig};
+use crate::tokenizer::ClipTokenizer;
+use crate::unet::UNet2DConditionModel;
+use crate::vae::AutoencoderKL;
 
 impl TensorSource for Weights {
     fn label(&self) -> String {
@@ -32,17 +33,32 @@ impl TensorSource for Weights {
     }
 }
 
-/// Network, autoencoder, text encoder and tokenizer of one base; cloning shares the tensors.
+/// Networks, text encoders and tokenizers of one base; cloning shares the tensors.
+///
+/// All of them hold f32 whatever their files hold. The VAE in particular never computes in less, so
+/// that the one of SDXL, which overflows in f16, needs no care, and a variant that was rescaled
+/// against that overflow is a VAE like any other.
 #[derive(Clone, Debug)]
 pub struct Base {
     /// The denoiser, where adapters attach.
     pub unet: UNet2DConditionModel,
     /// The autoencoder.
     pub vae: AutoencoderKL,
-    /// The text encoder.
+    /// The text encoder; of SDXL the first.
     pub text_encoder: CLIPTextModel,
     /// Its tokenizer.
     pub tokenizer: ClipTokenizer,
+    /// The second text encoder of SDXL, with projection.
+    pub text_encoder_2: Option<CLIPTextModel>,
+    /// Its tokenizer.
+    pub tokenizer_2: Option<ClipTokenizer>,
+    /// Which family of models it belongs to, by the structure of its UNet.
+    pub family: Family,
+    /// Whether zeros stand for an empty prompt that guidance is held against; of SDXL alone.
+    pub force_zeros_for_empty_prompt: bool,
+    /// Which layer of the text encoder conditions the UNet, counted from the last: 1 is the last, 2
+    /// the one before it (see [`Base::text_states`]). 1 after loading; SDXL knows no other.
+    pub clip_skip: usize,
     /// `scheduler/scheduler_config.json`, whose meaning belongs to `diffusion`.
     pub scheduler: serde_json::Value,
     /// SHA-256 of each component's weights, 64 hex digits.
@@ -51,109 +67,49 @@ pub struct Base {
     pub device: Device,
 }
 
-/// Loads the base of a diffusers folder.
+/// Loads a base. Whether its components fit each other is known before the first weight is read.
 ///
 /// # Errors
 ///
-/// A missing file, an unsupported configuration, or tensors that are not those of the configuration.
-pub fn load(folder: &ModelFolder, device: &Device) -> Result<Base, ModelError> {
-    let unet = load_unet(&folder.component("unet")?, device)?;
-    let vae = load_vae(&folder.component("vae")?, device)?;
-    let text_encoder = load_text_encoder(&folder.component("text_encoder")?, device)?;
-    let mut tokenizer = ClipTokenizer::load(&folder.dir("tokenizer"))?;
-    tokenizer.limit(text_encoder.config().max_position_embeddings);
-    check_parts(unet.config(), vae.config(), text_encoder.config(), &tokenizer)?;
+/// A missing file, an unsupported configuration, components that do not fit each other, or tensors
+/// that are not those of the configuration.
+pub fn load(files: &ModelFiles, device: &Device) -> Result<Base, ModelError> {
+    let parts = Parts::open(files)?;
+    let tokenizer = limited_tokenizer(files, TOKENIZERS[0], &parts.text)?;
+    let tokenizer_2 = parts.text_2.as_ref();
+    let tokenizer_2 =
+        tokenizer_2.map(|encoder| limited_tokenizer(files, TOKENIZERS[1], encoder)).transpose()?;
+    parts.check(&tokenizer, tokenizer_2.as_ref())?;
+    let Parts { unet: unet_part, vae, text, text_2 } = parts;
+    let unet = load_unet(&unet_part.files, device)?;
+    // The largest file by far need not stay mapped while the others are read.
+    drop(unet_part);
+    let text_encoder = |part: &Part<TextShape>| load_text_encoder(&part.files, device);
     Ok(Base {
         unet,
-        vae,
-        text_encoder,
+        vae: load_vae(&vae.files, device)?,
+        text_encoder: text_encoder(&text)?,
         tokenizer,
-        scheduler: folder.json("scheduler/scheduler_config.json")?,
-        hashes: folder.hashes()?,
+        text_encoder_2: text_2.as_ref().map(text_encoder).transpose()?,
+        tokenizer_2,
+        family: files.family(),
+        force_zeros_for_empty_prompt: text_2.is_some() && files.force_zeros_for_empty_prompt(),
+        clip_skip: 1,
+        scheduler: files.scheduler()?,
+        hashes: files.hashes()?,
         device: device.clone(),
     })
 }
 
-/// Refuses parts of a base that do not fit each other: nothing else would notice.
-fn check_parts(
-    unet: &UNetConfig,
-    vae: &VaeConfig,
-    text: &ClipTextConfig,
-    tokenizer: &ClipTokenizer,
-) -> Result<(), ModelError> {
-    let equal = |file: &str, field: &str, found: usize, expected: usize, what: &str| {
-        if found == expected {
-            return Ok(());
-        }
-        Err(ModelError::Config {
-            file: file.to_owned(),
-            field: field.to_owned(),
-            found: format!("`{found}`"),
-            expected: format!("{expected}, {what}"),
-        })
-    };
-    let latents = (vae.latent_channels, "the latent channels of the VAE");
-    let width = (text.tower.hidden_size, "the width of the text encoder");
-    let of_unet = [
-        ("in_channels", unet.in_channels, latents),
-        ("out_channels", unet.out_channels, latents),
-        ("cross_attention_dim", unet.cross_attention_dim, width),
-    ];
-    for (field, found, (expected, what)) in of_unet {
-        equal("unet/config.json", field, found, expected, what)?;
-    }
-    for (field, found) in [("in_channels", vae.in_channels), ("out_channels", vae.out_channels)] {
-        equal("vae/config.json", field, found, 3, "red, green and blue")?;
-    }
-    if tokenizer.n_tokens() > text.vocab_size {
-        return Err(ModelError::Config {
-            file: "text_encoder/config.json".to_owned(),
-            field: "vocab_size".to_owned(),
-            found: format!("`{}`", text.vocab_size),
-            expected: format!("at least {}, the tokens of the tokenizer", tokenizer.n_tokens()),
-        });
-    }
-    Ok(())
-}
-
-/// Refuses the configuration of another class of network.
-fn check_class(files: &ComponentFiles, expected: &str) -> Result<(), ModelError> {
-    match files.config.get("_class_name") {
-        None => Ok(()),
-        Some(found) if found == expected => Ok(()),
-        Some(found) => Err(ModelError::Config {
-            file: config_label(files),
-            field: "_class_name".to_owned(),
-            found: format!("`{found}`"),
-            expected: expected.to_owned(),
-        }),
-    }
-}
-
-/// Whether the configuration of a text encoder names the architecture with a projection; one that
-/// names none has what its file has.
-fn projection_of(files: &ComponentFiles) -> Result<TextProjection, ModelError> {
-    let of = |projected| if projected { TextProjection::With } else { TextProjection::Without };
-    let named = files.config.get("architectures").filter(|value| !value.is_null());
-    let Some(named) = named else {
-        return Ok(of(files.weights.info("text_projection.weight").is_some()));
-    };
-    let only =
-        named.as_array().filter(|names| names.len() == 1).and_then(|names| names[0].as_str());
-    match only {
-        Some("CLIPTextModel") => Ok(of(false)),
-        Some("CLIPTextModelWithProjection") => Ok(of(true)),
-        _ => Err(ModelError::Config {
-            file: config_label(files),
-            field: "architectures".to_owned(),
-            found: format!("`{named}`"),
-            expected: "one of CLIPTextModel and CLIPTextModelWithProjection".to_owned(),
-        }),
-    }
-}
-
-fn config_label(files: &ComponentFiles) -> String {
-    files.config_path.display().to_string()
+/// A tokenizer whose texts are as long as its text encoder reads.
+fn limited_tokenizer(
+    files: &ModelFiles,
+    name: &str,
+    encoder: &Part<TextShape>,
+) -> Result<ClipTokenizer, ModelError> {
+    let mut tokenizer = ClipTokenizer::open(&files.tokenizer(name)?)?;
+    tokenizer.limit(encoder.config.clip.max_position_embeddings);
+    Ok(tokenizer)
 }
 
 /// Loads one `UNet2DConditionModel`.
@@ -165,8 +121,7 @@ pub fn load_unet(
     files: &ComponentFiles,
     device: &Device,
 ) -> Result<UNet2DConditionModel, ModelError> {
-    check_class(files, "UNet2DConditionModel")?;
-    let config = UNetConfig::from_json(&config_label(files), &files.config)?;
+    let config = unet_config(files)?;
     let builder = Builder::from_source(&files.weights, device);
     let unet = UNet2DConditionModel::new(&builder, &config);
     builder.finish(|_| false)?;
@@ -179,8 +134,7 @@ pub fn load_unet(
 ///
 /// As [`load`].
 pub fn load_vae(files: &ComponentFiles, device: &Device) -> Result<AutoencoderKL, ModelError> {
-    check_class(files, "AutoencoderKL")?;
-    let config = VaeConfig::from_json(&config_label(files), &files.config)?;
+    let config = vae_config(files)?;
     let builder = Builder::from_source(&files.weights, device);
     let vae = AutoencoderKL::new(&builder, &config);
     builder.finish(|_| false)?;
@@ -196,9 +150,9 @@ pub fn load_text_encoder(
     files: &ComponentFiles,
     device: &Device,
 ) -> Result<CLIPTextModel, ModelError> {
-    let config = ClipTextConfig::from_json(&config_label(files), &files.config)?;
+    let shape = text_shape(files)?;
     let builder = Builder::from_source(&files.weights, device);
-    let text_encoder = CLIPTextModel::new(&builder, &config, projection_of(files)?);
+    let text_encoder = CLIPTextModel::new(&builder, &shape.clip, shape.projection);
     builder.finish(|name| name.ends_with("position_ids"))?;
     Ok(text_encoder)
 }
@@ -207,17 +161,6 @@ impl Base {
     /// `cpu` or `gpu`: results of the two kinds of arithmetic differ in their last bits.
     pub fn device_kind(&self) -> &'static str {
         if ops::is_host(&self.device) { "cpu" } else { "gpu" }
-    }
-
-    /// Text states of prompts, after the final norm: `[batch, tokens, width]`.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::PromptTooLong`] for a prompt that does not fit.
-    pub fn text_states(&self, prompts: &[&str]) -> Result<Tensor<3>, ModelError> {
-        let encode = |prompt: &&str| self.tokenizer.encode(prompt, OverLength::Error);
-        let ids = prompts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.text_encoder.forward(&ids).last)
     }
 
     /// Shape of the latents of one picture: `[channels, height, width]`.
@@ -280,23 +223,26 @@ pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelE
 
 #[cfg(test)]
 mod tests {
+    use checkpoints::folder::ModelFolder;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::tiny;
 
-    /// Loads the tiny base after one field of one of its files was changed; the error.
-    fn changed(file: &str, field: &str, value: Value) -> String {
+    fn open(dir: &std::path::Path) -> ModelFiles {
+        ModelFolder::open(dir).unwrap().into()
+    }
+
+    /// Loads the tiny base of a family after one field of one of its files was changed; the error.
+    fn changed(family: Family, file: &str, field: &str, value: Value) -> String {
         let dir = tempfile::tempdir().unwrap();
         let device = Device::flex();
-        crate::tiny::write(dir.path(), 1, &device).unwrap();
+        tiny::write_family(dir.path(), family, 1, &device).unwrap();
         let path = dir.path().join(file);
         let mut config: Value = checkpoints::fs::read_json(&path).unwrap();
         config[field] = value;
         checkpoints::fs::atomic_write_json(&path, &config).unwrap();
-        let loaded = ModelFolder::open(dir.path())
-            .map_err(ModelError::from)
-            .and_then(|folder| load(&folder, &device));
-        loaded.expect_err(field).to_string()
+        load(&open(dir.path()), &device).expect_err(field).to_string()
     }
 
     #[test]
@@ -306,7 +252,7 @@ mod tests {
             ("vae/config.json", "_class_name", json!("AutoencoderTiny")),
             ("text_encoder/config.json", "architectures", json!(["T5EncoderModel"])),
         ] {
-            let message = changed(file, field, value);
+            let message = changed(Family::Postcards, file, field, value);
             assert!(message.contains(&format!("field `{field}` is")), "{message}");
         }
     }
@@ -314,6 +260,7 @@ mod tests {
     #[test]
     fn a_projection_that_the_configuration_names_is_missed() {
         let message = changed(
+            Family::Postcards,
             "text_encoder/config.json",
             "architectures",
             json!(["CLIPTextModelWithProjection"]),
@@ -323,21 +270,56 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_each_other_are_refused() {
-        let parts = |unet: usize, latents: usize, vocabulary: usize| {
+        let (sd1, sdxl) = (Family::Sd1, Family::Sdxl);
+        let unet = "unet/config.json";
+        for (family, file, field, value, expected) in [
+            (sd1, unet, "in_channels", json!(9), "expected 4, the latent channels"),
+            (sd1, unet, "cross_attention_dim", json!(40), "expected 16, the width"),
+            (sd1, "vae/config.json", "out_channels", json!(1), "expected 3, red"),
+            (sd1, "text_encoder/config.json", "vocab_size", json!(100), "expected at least 514"),
+            (sdxl, unet, "cross_attention_dim", json!(16), "expected 40, the widths of both"),
+            (sdxl, unet, "addition_time_embed_dim", json!(6), "expected 48, the projected text"),
+            (
+                sdxl,
+                "text_encoder_2/config.json",
+                "architectures",
+                json!(["CLIPTextModel"]),
+                "expected CLIPTextModelWithProjection",
+            ),
+            (
+                sdxl,
+                "tokenizer_2/tokenizer_config.json",
+                "model_max_length",
+                json!(20),
+                "is `20`, expected 48, the tokens",
+            ),
+        ] {
+            let message = changed(family, file, field, value);
+            assert!(message.contains(expected), "{file}, {field}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_second_text_encoder_belongs_to_text_time_and_to_nothing_else() {
+        let message =
+            changed(Family::Sdxl, "model_index.json", "text_encoder_2", json!([null, null]));
+        assert!(message.contains("`text_time` in a base without `text_encoder_2`"), "{message}");
+        let message = changed(Family::Sdxl, "unet/config.json", "addition_embed_type", json!(null));
+        assert!(message.contains("absent in a base with `text_encoder_2`"), "{message}");
+    }
+
+    #[test]
+    fn every_family_is_loaded_as_itself() {
+        for family in Family::ALL {
             let dir = tempfile::tempdir().unwrap();
-            let base = crate::tiny::base(dir.path(), 1, &Device::flex()).unwrap();
-            let mut unet_config = base.unet.config().clone();
-            let mut vae_config = base.vae.config().clone();
-            let mut text_config = base.text_encoder.config().clone();
-            (unet_config.in_channels, vae_config.latent_channels) = (unet, latents);
-            unet_config.out_channels = latents;
-            text_config.vocab_size = vocabulary;
-            check_parts(&unet_config, &vae_config, &text_config, &base.tokenizer)
-        };
-        parts(4, 4, 514).unwrap();
-        let message = parts(9, 4, 514).unwrap_err().to_string();
-        assert!(message.contains("field `in_channels` is `9`, expected 4"), "{message}");
-        let message = parts(4, 4, 100).unwrap_err().to_string();
-        assert!(message.contains("field `vocab_size` is `100`, expected at least"), "{message}");
+            tiny::write_family(dir.path(), family, 5, &Device::flex()).unwrap();
+            let base = load(&open(dir.path()), &Device::flex()).unwrap();
+            assert_eq!((base.family, base.clip_skip), (family, 1));
+            let sdxl = family == Family::Sdxl;
+            assert_eq!(base.text_encoder_2.is_some(), sdxl);
+            assert_eq!(base.tokenizer_2.is_some(), sdxl);
+            assert_eq!(base.force_zeros_for_empty_prompt, sdxl);
+            assert_eq!(base.nominal_side_px(), tiny::SIDE_PX);
+        }
     }
 }

@@ -8,6 +8,7 @@
 pub mod adapter;
 pub mod base;
 pub mod clip;
+pub mod conditioning;
 mod config;
 pub mod error;
 pub mod evaluator;
@@ -15,6 +16,8 @@ pub mod layer;
 pub(crate) mod ops;
 #[cfg(test)]
 mod parity;
+mod parts;
+pub mod skeleton;
 pub mod source;
 pub mod tiny;
 pub mod tokenizer;
@@ -24,6 +27,7 @@ pub mod visit;
 
 pub use base::{Base, load};
 pub use burn::tensor::{Device, Tensor};
+pub use conditioning::{Conditioning, SizeConditions, TextStates};
 pub use error::ModelError;
 pub use evaluator::Evaluator;
 pub use source::Builder;

@@ -23,15 +23,15 @@ use crate::visit::{Network, Slot, Visitor};
 const OUTPUT: f64 = 2e-4;
 const GRADIENT: f64 = 5.0 * OUTPUT;
 
-fn folder(case: &str) -> PathBuf {
+pub(crate) fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/golden").join(case)
 }
 
 /// The tensors of one case.
-struct Case(TensorFile);
+pub(crate) struct Case(TensorFile);
 
 impl Case {
-    fn open(case: &str, file: &str) -> Self {
+    pub(crate) fn open(case: &str, file: &str) -> Self {
         Self(TensorFile::open(&folder(case).join(file)).unwrap())
     }
 
@@ -39,13 +39,13 @@ impl Case {
         self.0.read(name).unwrap()
     }
 
-    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let host = self.host(name);
         let shape: [usize; D] = host.shape.clone().try_into().unwrap();
         tensor_from_host(host.f32().into_owned(), shape, &Device::flex())
     }
 
-    fn scalar(&self, name: &str) -> f64 {
+    pub(crate) fn scalar(&self, name: &str) -> f64 {
         f64::from(self.host(name).f32()[0])
     }
 
@@ -55,7 +55,7 @@ impl Case {
         host.f32().chunks(host.shape[1]).map(|row| row.iter().map(id).collect()).collect()
     }
 
-    fn check<const D: usize>(&self, name: &str, found: Tensor<D>) {
+    pub(crate) fn check<const D: usize>(&self, name: &str, found: Tensor<D>) {
         let reference = self.host(name);
         assert_eq!(found.dims().to_vec(), reference.shape, "{name}");
         check(name, &host_values(found).unwrap(), &reference.f32(), OUTPUT, 0.0);
@@ -86,7 +86,7 @@ fn weights(case: &str) -> Weights {
     Weights::open(&folder(case).join("weights.safetensors")).unwrap()
 }
 
-fn unet(case: &str) -> UNet2DConditionModel {
+pub(crate) fn unet(case: &str) -> UNet2DConditionModel {
     let weights = weights(case);
     let builder = Builder::from_source(&weights, &Device::flex());
     let unet =
@@ -200,14 +200,19 @@ fn full_grad() {
     check_gradients(&found, &reference, str::to_owned);
 }
 
+/// The network of the case `vae`.
+pub(crate) fn autoencoder() -> AutoencoderKL {
+    let weights = weights("vae");
+    let builder = Builder::from_source(&weights, &Device::flex());
+    let vae = AutoencoderKL::new(&builder, &VaeConfig::from_json("vae", &config("vae")).unwrap());
+    builder.finish(|_| false).unwrap();
+    vae
+}
+
 #[test]
 fn vae() {
     let case = Case::open("vae", "case.safetensors");
-    let weights = weights("vae");
-    let builder = Builder::from_source(&weights, &Device::flex());
-    let mut vae =
-        AutoencoderKL::new(&builder, &VaeConfig::from_json("vae", &config("vae")).unwrap());
-    builder.finish(|_| false).unwrap();
+    let mut vae = autoencoder();
     let posterior = vae.posterior_from_pixels(case.tensor("pixels")).unwrap();
     case.check("mean", posterior.mean);
     case.check("logvar", posterior.log_variance);
@@ -231,7 +236,7 @@ fn vae() {
     check_gradients(&found, &reference, str::to_owned);
 }
 
-fn text_model(case: &str, projection: TextProjection) -> CLIPTextModel {
+pub(crate) fn text_model(case: &str, projection: TextProjection) -> CLIPTextModel {
     let weights = weights(case);
     let builder = Builder::from_source(&weights, &Device::flex());
     let model = CLIPTextModel::new(

@@ -1,9 +1,9 @@
-//! Where a network's tensors come from: a file, with a full account, or drawn initial values.
+//! Where a network's tensors come from: a file, with a full account, drawn initial values, or nowhere.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use checkpoints::{CheckpointError, HostTensor};
 use recipes::draws;
 
@@ -43,6 +43,7 @@ pub enum Initial {
 enum Origin<'a> {
     File(&'a dyn TensorSource),
     Drawn { seed: u64 },
+    Nowhere,
 }
 
 #[derive(Default)]
@@ -83,6 +84,12 @@ impl<'a> Builder<'a> {
         Self::with_origin(Origin::Drawn { seed }, device)
     }
 
+    /// Gives every tensor its shape and the value 0, in the memory of one value each: for questions
+    /// that need no weights, such as which layers a network has.
+    pub fn skeleton(device: &Device) -> Self {
+        Self::with_origin(Origin::Nowhere, device)
+    }
+
     fn with_origin(origin: Origin<'a>, device: &Device) -> Self {
         let shared = Shared { origin, device: device.clone(), account: RefCell::default() };
         Self { shared: std::rc::Rc::new(shared), path: String::new() }
@@ -112,6 +119,7 @@ impl<'a> Builder<'a> {
         let values = match &self.shared.origin {
             Origin::File(source) => self.read(*source, &path, &shape),
             Origin::Drawn { seed } => Some(drawn(*seed, &path, &shape, initial)),
+            Origin::Nowhere => return one_value(shape, &self.shared.device),
         };
         let values = values.unwrap_or_else(|| vec![0.0; shape.iter().product()]);
         Tensor::from_data(TensorData::new(values, shape), (&self.shared.device, DType::F32))
@@ -170,6 +178,13 @@ impl<'a> Builder<'a> {
             misshaped: std::mem::take(&mut account.misshaped),
         })
     }
+}
+
+/// Zeros of any shape as a view of a single one.
+fn one_value<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    let zero: Tensor<1> =
+        Tensor::from_data(TensorData::new(vec![0.0f32], [1]), (device, DType::F32));
+    zero.expand(Shape::from(shape))
 }
 
 fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! A whole base of some 60,000 random parameters, for tests and dry runs.
+//! A whole base of some 60,000 random parameters, for tests and dry runs, and one for each family.
 //!
 //! It is written as a diffusers folder and loaded like any other, so that whatever is tried on it
 //! passes through the same files and checks. It has learned nothing: its pictures are noise.
@@ -7,13 +7,14 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use checkpoints::folder::{Library, ModelFolder, write_component};
-use checkpoints::{HostTensor, TensorMap};
+use checkpoints::{Family, HostTensor, TensorMap, clip_vocabulary};
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, host_values, load};
 use crate::clip::{CLIPTextModel, ClipTextConfig, TextProjection};
 use crate::error::ModelError;
 use crate::evaluator::ClipModel;
+use crate::parts::{TEXT_ENCODERS, TOKENIZERS};
 use crate::source::Builder;
 use crate::tokenizer::{BEGIN, END};
 use crate::unet::{UNet2DConditionModel, UNetConfig};
@@ -29,6 +30,10 @@ pub const MAX_LETTERS: usize = MAX_TOKENS - 2;
 const MAX_TOKENS: usize = 48;
 /// 256 bytes, the same at the end of a word, and the two marks.
 const N_TOKENS: usize = 514;
+/// What pads the texts of SD 2.x and of SDXL's second encoder.
+const EXCLAMATION: &str = "!";
+/// The class of SDXL's second text encoder.
+const PROJECTED: &str = "CLIPTextModelWithProjection";
 
 /// Writes the base of `seed` into `dir` and loads it.
 ///
@@ -36,8 +41,22 @@ const N_TOKENS: usize = 514;
 ///
 /// [`ModelError::Checkpoint`] if the folder cannot be written.
 pub fn base(dir: &Path, seed: u64, device: &Device) -> Result<Base, ModelError> {
-    write(dir, seed, device)?;
-    load(&ModelFolder::open(dir)?, device)
+    family_base(dir, Family::Postcards, seed, device)
+}
+
+/// As [`base`], with the structure of a family.
+///
+/// # Errors
+///
+/// [`ModelError::Checkpoint`] if the folder cannot be written.
+pub fn family_base(
+    dir: &Path,
+    family: Family,
+    seed: u64,
+    device: &Device,
+) -> Result<Base, ModelError> {
+    write_family(dir, family, seed, device)?;
+    load(&ModelFolder::open(dir)?.into(), device)
 }
 
 /// Writes the base of `seed` into `dir` as a diffusers folder, with an `evaluator/` of another seed
@@ -47,37 +66,50 @@ pub fn base(dir: &Path, seed: u64, device: &Device) -> Result<Base, ModelError> 
 ///
 /// [`ModelError::Checkpoint`] if the folder cannot be written.
 pub fn write(dir: &Path, seed: u64, device: &Device) -> Result<(), ModelError> {
+    write_family(dir, Family::Postcards, seed, device)
+}
+
+/// As [`write`], with the structure of a family: its levels, projections, text encoders, padding and
+/// prediction. Text states are 16 wide, those of SDXL 16 + 24.
+///
+/// # Errors
+///
+/// [`ModelError::Checkpoint`] if the folder cannot be written.
+pub fn write_family(
+    dir: &Path,
+    family: Family,
+    seed: u64,
+    device: &Device,
+) -> Result<(), ModelError> {
     let builder = Builder::initial(seed, device);
-    let (config, file) = (unet_config(), "unet/config.json");
+    let (config, file) = (unet_config(family), "unet/config.json");
     let mut unet =
         UNet2DConditionModel::new(&builder.at("unet"), &UNetConfig::from_json(file, &config)?);
     write_component(&dir.join("unet"), Library::Diffusers, &config, &tensors(&mut unet)?)?;
-    let (config, file) = (vae_config(), "vae/config.json");
+    let (config, file) = (vae_config(family), "vae/config.json");
     let mut vae = AutoencoderKL::new(&builder.at("vae"), &VaeConfig::from_json(file, &config)?);
     write_component(&dir.join("vae"), Library::Diffusers, &config, &tensors(&mut vae)?)?;
-    let (config, file) = (text_config(16), "text_encoder/config.json");
-    let settings = ClipTextConfig::from_json(file, &config)?;
-    let mut text_encoder =
-        CLIPTextModel::new(&builder.at("text"), &settings, TextProjection::Without);
-    write_component(
-        &dir.join("text_encoder"),
-        Library::Transformers,
-        &config,
-        &tensors(&mut text_encoder)?,
-    )?;
-    write_tokenizer(&dir.join("tokenizer"))?;
+    let texts = ["text", "text_2"].into_iter().zip(text_configs(family));
+    for ((key, (config, pad)), place) in texts.zip(TEXT_ENCODERS.into_iter().zip(TOKENIZERS)) {
+        let (encoder, tokenizer) = (dir.join(place.0), dir.join(place.1));
+        write_text_encoder(&encoder, &builder.at(key), &config)?;
+        write_tokenizer(&tokenizer, pad)?;
+    }
     checkpoints::fs::atomic_write_json(
         &dir.join("scheduler/scheduler_config.json"),
-        &scheduler_config(),
+        &scheduler_config(family),
     )?;
     write_evaluator(&dir.join("evaluator"), seed ^ 1, device)?;
-    let index = json!({
-        "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1",
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    });
-    checkpoints::fs::atomic_write_json(&dir.join("model_index.json"), &index)?;
+    checkpoints::fs::atomic_write_json(&dir.join("model_index.json"), &model_index(family))?;
+    Ok(())
+}
+
+fn write_text_encoder(dir: &Path, builder: &Builder<'_>, config: &Value) -> Result<(), ModelError> {
+    let settings = ClipTextConfig::from_json("text_encoder/config.json", config)?;
+    let projected = config["architectures"] == json!([PROJECTED]);
+    let projection = if projected { TextProjection::With } else { TextProjection::Without };
+    let mut encoder = CLIPTextModel::new(builder, &settings, projection);
+    write_component(dir, Library::Transformers, config, &tensors(&mut encoder)?)?;
     Ok(())
 }
 
@@ -102,23 +134,62 @@ pub fn write_evaluator(dir: &Path, seed: u64, device: &Device) -> Result<(), Mod
         scale.shape = vec![1];
     }
     write_component(dir, Library::Transformers, &config, &tensors)?;
-    write_tokenizer(dir)
+    write_tokenizer(dir, END)
 }
 
-fn unet_config() -> Value {
-    json!({
+fn unet_config(family: Family) -> Value {
+    let config = json!({
         "_class_name": "UNet2DConditionModel", "sample_size": 8, "in_channels": 4, "out_channels": 4,
         "layers_per_block": 1, "block_out_channels": [8, 16], "norm_num_groups": 4,
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
         "cross_attention_dim": 16, "attention_head_dim": 2,
-    })
+    });
+    let (down, up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
+    let four = json!({
+        "block_out_channels": [8, 8, 16, 16],
+        "down_block_types": [down, down, down, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", up, up, up],
+    });
+    match family {
+        Family::Postcards => config,
+        Family::Sd1 => with(config, four),
+        Family::Sd2 => with(
+            with(config, four),
+            json!({ "use_linear_projection": true, "attention_head_dim": [1, 1, 2, 2] }),
+        ),
+        Family::Sdxl => with(
+            config,
+            json!({
+                "block_out_channels": [8, 8, 16], "transformer_layers_per_block": [1, 1, 2],
+                "down_block_types": ["DownBlock2D", down, down],
+                "up_block_types": [up, up, "UpBlock2D"],
+                "cross_attention_dim": 40, "attention_head_dim": [1, 1, 2],
+                "use_linear_projection": true, "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 60,
+            }),
+        ),
+    }
 }
 
-fn vae_config() -> Value {
+/// `config` with the fields of `changes` in place of its own.
+fn with(mut config: Value, changes: Value) -> Value {
+    if let (Value::Object(config), Value::Object(changes)) = (&mut config, changes) {
+        config.extend(changes);
+    }
+    config
+}
+
+fn vae_config(family: Family) -> Value {
+    let scaling_factor = match family {
+        Family::Postcards => 0.5,
+        Family::Sd1 | Family::Sd2 => 0.18215,
+        Family::Sdxl => 0.13025,
+    };
     json!({
         "_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4,
-        "block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4, "scaling_factor": 0.5,
+        "block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4,
+        "scaling_factor": scaling_factor,
         "down_block_types": vec!["DownEncoderBlock2D"; 4], "up_block_types": vec!["UpDecoderBlock2D"; 4],
     })
 }
@@ -132,28 +203,57 @@ fn text_config(width: usize) -> Value {
     })
 }
 
-fn scheduler_config() -> Value {
+/// The text encoders of a family, each with the padding of its tokenizer. Those of SDXL have a layer
+/// more, since it leaves the last one out.
+fn text_configs(family: Family) -> Vec<(Value, &'static str)> {
+    let gelu = json!({ "hidden_act": "gelu" });
+    match family {
+        Family::Postcards | Family::Sd1 => vec![(text_config(16), END)],
+        Family::Sd2 => vec![(with(text_config(16), gelu), EXCLAMATION)],
+        Family::Sdxl => {
+            let second = json!({ "architectures": [PROJECTED], "projection_dim": 12 });
+            [(text_config(16), END), (with(with(text_config(24), gelu), second), EXCLAMATION)]
+                .map(|(config, pad)| (with(config, json!({ "num_hidden_layers": 2 })), pad))
+                .into()
+        }
+    }
+}
+
+fn scheduler_config(family: Family) -> Value {
+    let prediction = if family == Family::Sd2 { "v_prediction" } else { "epsilon" };
     json!({
         "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "clip_sample": false, "prediction_type": "epsilon",
+        "beta_schedule": "scaled_linear", "clip_sample": false, "prediction_type": prediction,
         "set_alpha_to_one": false, "steps_offset": 1, "timestep_spacing": "leading",
     })
 }
 
+fn model_index(family: Family) -> Value {
+    let index = json!({
+        "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1",
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    });
+    if family != Family::Sdxl {
+        return index;
+    }
+    let second = json!({
+        "_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": true,
+        "text_encoder_2": ["transformers", PROJECTED], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    });
+    with(index, second)
+}
+
 /// A CLIP vocabulary without merges.
-fn write_tokenizer(dir: &Path) -> Result<(), ModelError> {
-    // The characters that stand for bytes, as in OpenAI's `bytes_to_unicode`.
-    let printable = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff);
-    let letters: Vec<char> = printable.chain(0x100..0x144).filter_map(char::from_u32).collect();
-    let mut tokens: Vec<String> = letters.iter().map(char::to_string).collect();
-    tokens.extend(letters.iter().map(|letter| format!("{letter}</w>")));
-    tokens.extend([BEGIN.to_owned(), END.to_owned()]);
-    debug_assert_eq!(tokens.len(), N_TOKENS);
+fn write_tokenizer(dir: &Path, pad: &str) -> Result<(), ModelError> {
+    let bytes = clip_vocabulary::tokens().into_iter().take(N_TOKENS - 2);
+    let tokens = bytes.chain([BEGIN.to_owned(), END.to_owned()]);
     let vocabulary: Map<String, Value> =
-        tokens.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
+        tokens.enumerate().map(|(id, token)| (token, json!(id))).collect();
     let settings = json!({
         "tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS,
-        "bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": END,
+        "bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": pad,
     });
     checkpoints::fs::atomic_write_json(&dir.join("vocab.json"), &Value::Object(vocabulary))?;
     checkpoints::fs::atomic_write(&dir.join("merges.txt"), b"#version: 0.2\n")?;
@@ -190,6 +290,7 @@ mod tests {
     use super::*;
     use crate::adapter::base_layers;
     use crate::base::tensor_from_host;
+    use crate::conditioning::SizeConditions;
     use crate::evaluator::Evaluator;
 
     #[test]
@@ -213,21 +314,24 @@ mod tests {
     }
 
     #[test]
-    fn the_tiny_base_computes() {
-        let dir = tempfile::tempdir().unwrap();
-        let base = base(dir.path(), 3, &Device::flex()).unwrap();
-        let states = base.text_states(&["a tiny prompt", ""]).unwrap();
-        let [channels, height, width] = base.latent_shape([SIDE_PX; 2]).unwrap();
-        let noisy = tensor_from_host(
-            vec![0.5; 2 * channels * height * width],
-            [2, channels, height, width],
-            &base.device,
-        );
-        let output =
-            base.unet.forward(noisy.clone(), base.timesteps(500.0, 2), &states, None).unwrap();
-        assert_eq!(output.dims(), noisy.dims());
-        assert!(host_values(output).unwrap().iter().all(|value| value.is_finite()));
-        assert_eq!(base.vae.pixels_from_latents(noisy).dims(), [2, 3, SIDE_PX, SIDE_PX]);
+    fn the_tiny_base_of_every_family_computes() {
+        for family in Family::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let base = family_base(dir.path(), family, 3, &Device::flex()).unwrap();
+            let prompts = base.text_states(&["a tiny prompt", ""]).unwrap();
+            let given = base.conditioning(prompts, &[SizeConditions::whole([SIDE_PX; 2])]);
+            assert_eq!(given.added.is_some(), family == Family::Sdxl);
+            let [channels, height, width] = base.latent_shape([SIDE_PX; 2]).unwrap();
+            let noisy = tensor_from_host(
+                vec![0.5; 2 * channels * height * width],
+                [2, channels, height, width],
+                &base.device,
+            );
+            let output = base.denoise(noisy.clone(), base.timesteps(500.0, 2), &given).unwrap();
+            assert_eq!(output.dims(), noisy.dims());
+            assert!(host_values(output).unwrap().iter().all(|value| value.is_finite()));
+            assert_eq!(base.vae.pixels_from_latents(noisy).dims(), [2, 3, SIDE_PX, SIDE_PX]);
+        }
     }
 
     #[test]

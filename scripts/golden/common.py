@@ -83,7 +83,7 @@ class Tap:
         return self.outputs
 
 
-def save_tensors(path: Path, tensors, metadata=None) -> None:
+def save_tensors(path: Path, tensors, metadata=None, limit_bytes=LIMIT_BYTES) -> None:
     """Writes a safetensors file and refuses one that is too large or not finite."""
     plain = {}
     for name, tensor in tensors.items():
@@ -95,8 +95,8 @@ def save_tensors(path: Path, tensors, metadata=None) -> None:
     sort_metadata(path)
     path.chmod(0o644)
     size = path.stat().st_size
-    if size >= LIMIT_BYTES:
-        raise SystemExit(f"{path}: {size} bytes, the limit is {LIMIT_BYTES}")
+    if size >= limit_bytes:
+        raise SystemExit(f"{path}: {size} bytes, the limit is {limit_bytes}")
 
 
 def sort_metadata(path: Path) -> None:

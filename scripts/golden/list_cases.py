@@ -23,17 +23,27 @@ NOTES = """\
 * `lora_text`: rank 3, alpha 4; inputs, target and weights of `clip_text`.
 * `vae`: `loss` = `mse` + `kl_weight` * `kl`; `kl` is the mean over latent values; `reconstruction` is decoded
   from mean + std * `noise`. `latents`, `mean` and `decoded` are unscaled (no `scaling_factor`).
+* `vae_tiled`: weights of `vae`; tiles of `tile_px`, unscaled latents; `low` is less than a tile high.
 * `clip_joint`: logits carry exp(logit_scale); `loss` is the mean of the two cross entropies.
 * `tokenizer`: row i of `ids.*` belongs to entry i of `captions.json`; length 77. `pad_end`, `pad_exclamation`
   are vocab.json + merges.txt, `*_json` tokenizer.json, with equal ids. In `pad_end` the token
   `<|endoftext|>` counts as not normalized (pad_token is a bare string), in `pad_exclamation` as normalized:
   only there does the text `<|ENDOFTEXT|>` become the token.
+* `sdxl_text`: `prompts.json`, tokenizers `pad_end` and `pad_exclamation`; `sd1.skipped_k` leaves the last k layers out
+  (ours calls that clip_skip k + 1); `sdxl.*negative*` encodes the empty text too, `sdxl.unconditional` is held against
+  zeros. UNet of `unet_sdxl`, one `time_ids` for all; `conditional` has the first prompt for every picture.
+* `single_file`: `<family>.safetensors` in the names of ldm and sgm (f16), `<family>.expected` the same tensors as
+  `<component>/<diffusers name>`, `sd1.average` those of `model_ema.`; every file went back through diffusers' converters.
 * `train_step`: SD schedule, min-SNR `gamma`, LoRA on attention of `unet_sd1`, rank 2; step k uses rows 4k to
   4k+3 as two micro-batches of two; `losses` are step means, `gradient_norms` before clipping; AdamW, torch's
   defaults. `*.first.*` belong to the first micro-batch.
 * `pipeline`: `base/` is a diffusers folder (f16), pictures of 48x32 with prompt, negative prompt, 8 steps and
   guidance 3 as in its make.py; `latents` is the start, `latents.<tag>` the end (scaled), `pixels.<tag>` in
   [0, 1], `<tag>.png` the picture. `adapter.safetensors`: kohya names, UNet and text encoder, rank 2, alpha 4.
+* `family_*`: the released structures at small widths, f16; pictures of 128x64, 8 steps, guidance 3, prompt and
+  negative prompt as in `family_cases.py`. `latents` is the start, `latents.<tag>` the end; `noises` also holds the
+  noise of each step and of the encoder's draw. `kohya` and `diffusers` are one adapter (UNet with convolutions, all
+  text encoders; f16). Each make.py ends unless every part of what is drawn with moves its picture by 10 of 255.
 """
 
 

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use checkpoints::Watch;
 use datasets::{Dataset, Mirror, Pixels};
-use models::Base;
 use models::base::{host_values, tensor_from_host};
+use models::{Base, TextStates};
 use recipes::{Flip, VaeSample, draws};
 
 use crate::error::TrainError;
@@ -36,6 +35,15 @@ struct Posterior {
     log_variance: Vec<f32>,
 }
 
+/// What the text encoders say of a caption, row-major.
+#[derive(Clone, Debug)]
+struct Text {
+    /// `[tokens, width]`.
+    states: Vec<f32>,
+    /// Pooled and projected, where the denoiser of the base reads that.
+    pooled: Option<Vec<f32>>,
+}
+
 /// Posteriors and text states of a dataset.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -43,8 +51,9 @@ pub struct Cache {
     pictures: Vec<Picture>,
     scaling_factor: f64,
     vae_sample: VaeSample,
-    /// Text states by caption, row-major; empty while the text encoder is trained.
-    texts: BTreeMap<String, Vec<f32>>,
+    /// By caption; empty while a text encoder is trained.
+    texts: BTreeMap<String, Text>,
+    /// `[tokens, width]` of the states.
     text_shape: [usize; 2],
 }
 
@@ -53,14 +62,14 @@ pub struct Cache {
 pub enum Texts {
     /// From the cache.
     Cached,
-    /// From the text encoder at every step.
+    /// From the text encoders at every step.
     Live,
 }
 
 impl Texts {
-    /// Live where parameters of the text encoder are trained.
+    /// Live where parameters of a text encoder are trained.
     pub fn of(state: &State) -> Self {
-        let of_text = |segment: &Segment| segment.name.starts_with("text_encoder.");
+        let of_text = |segment: &Segment| !segment.name.starts_with("unet.");
         if state.flat.segments.iter().any(of_text) { Self::Live } else { Self::Cached }
     }
 }
@@ -80,8 +89,7 @@ impl Cache {
     ) -> Result<Option<Self>, TrainError> {
         let captions = captions(dataset);
         for (caption, path) in &captions {
-            let encoded = base.tokenizer.encode(caption, models::tokenizer::OverLength::Error);
-            encoded.map_err(|error| TrainError::Caption {
+            base.check_prompt(caption).map_err(|error| TrainError::Caption {
                 path: (*path).to_owned(),
                 problem: Box::new(error),
             })?;
@@ -109,30 +117,44 @@ impl Cache {
 
     fn encode_texts(&mut self, base: &Base, captions: &[&str]) -> Result<(), TrainError> {
         for batch in captions.chunks(BATCH) {
-            let states = base.text_states(batch)?;
+            let TextStates { states, pooled } = base.text_states(batch)?;
             let [_, tokens, width] = states.dims();
             self.text_shape = [tokens, width];
-            let values = host_values(states)?;
-            for (caption, values) in batch.iter().zip(values.chunks(tokens * width)) {
-                self.texts.insert((*caption).to_owned(), values.to_vec());
+            let states = host_values(states)?;
+            let pooled = pooled.map(host_values).transpose()?;
+            for (index, caption) in batch.iter().enumerate() {
+                let row = |values: &[f32]| {
+                    let n_values = values.len() / batch.len();
+                    values[index * n_values..(index + 1) * n_values].to_vec()
+                };
+                let text = Text { states: row(&states), pooled: pooled.as_deref().map(row) };
+                self.texts.insert((*caption).to_owned(), text);
             }
         }
         Ok(())
     }
 
-    /// Text states of captions of this cache, `[batch, tokens, width]`: kept ones, or from the
-    /// encoder of `base` while that is trained.
+    /// Text states of captions of this cache, one row each: kept ones, or from the encoders of
+    /// `base` while one of them is trained.
     ///
     /// # Errors
     ///
     /// As [`Base::text_states`].
-    pub fn context(&self, base: &Base, captions: &[&str]) -> Result<Tensor<3>, TrainError> {
-        let known: Option<Vec<&Vec<f32>>> =
+    pub fn text(&self, base: &Base, captions: &[&str]) -> Result<TextStates, TrainError> {
+        let known: Option<Vec<&Text>> =
             captions.iter().map(|caption| self.texts.get(*caption)).collect();
         let Some(known) = known else { return Ok(base.text_states(captions)?) };
+        let n_rows = captions.len();
         let [tokens, width] = self.text_shape;
-        let values: Vec<f32> = known.into_iter().flatten().copied().collect();
-        Ok(tensor_from_host(values, [captions.len(), tokens, width], &base.device))
+        let states = known.iter().flat_map(|text| text.states.iter().copied()).collect();
+        let pooled: Option<Vec<&[f32]>> = known.iter().map(|text| text.pooled.as_deref()).collect();
+        let pooled = pooled.map(|rows| {
+            let values = rows.concat();
+            let width = values.len() / n_rows.max(1);
+            tensor_from_host(values, [n_rows, width], &base.device)
+        });
+        let states = tensor_from_host(states, [n_rows, tokens, width], &base.device);
+        Ok(TextStates { states, pooled })
     }
 
     /// `[channels, height, width]` of the latents of an example.
@@ -219,6 +241,8 @@ fn posterior(base: &Base, pixels: Pixels) -> Result<Posterior, TrainError> {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use checkpoints::Family;
+
     use super::*;
     use crate::fixtures::{self, World};
 
@@ -265,13 +289,25 @@ mod tests {
     }
 
     #[test]
-    fn kept_text_states_are_those_of_the_encoder() {
-        let world = World::new();
-        let cache = fill(&world, &[]).unwrap();
-        let captions = ["", "a sks tower", ""];
-        let kept = host_values(cache.context(&world.base, &captions).unwrap()).unwrap();
-        let live = host_values(world.base.text_states(&captions).unwrap()).unwrap();
-        assert!(kept.iter().zip(&live).all(|(kept, live)| (kept - live).abs() < 1e-5));
+    fn kept_text_states_are_those_of_the_encoders() {
+        for family in [Family::Postcards, Family::Sdxl] {
+            let world = World::of(family, 81);
+            let cache = fill(&world, &[]).unwrap();
+            let captions = ["", "a sks tower", ""];
+            let kept = cache.text(&world.base, &captions).unwrap();
+            let live = world.base.text_states(&captions).unwrap();
+            let near = |kept: Vec<f32>, live: Vec<f32>| {
+                kept.len() == live.len()
+                    && kept.iter().zip(&live).all(|(kept, live)| (kept - live).abs() < 1e-5)
+            };
+            assert!(near(host_values(kept.states).unwrap(), host_values(live.states).unwrap()));
+            assert_eq!(kept.pooled.is_some(), world.base.text_encoder_2.is_some());
+            assert_eq!(kept.pooled.is_some(), live.pooled.is_some());
+            if let (Some(kept), Some(live)) = (kept.pooled, live.pooled) {
+                assert_eq!(kept.dims(), live.dims());
+                assert!(near(host_values(kept).unwrap(), host_values(live).unwrap()));
+            }
+        }
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Tensor;
 use checkpoints::{Watch, hash};
 use datasets::{Bucket, Dataset, Example, Mirror, Role};
-use diffusion::{Sampler, SamplerKind};
+use diffusion::{Sampler, SamplerKind, SchedulerConfig};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
-use models::Base;
 use models::base::{host_values, tensor_from_host};
+use models::{Base, Conditioning, SizeConditions};
 use recipes::{ImageSpec, draws};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::TrainError;
 use crate::event::Event;
@@ -40,6 +40,8 @@ pub struct ClassImages<'a> {
     pub images: ImageSpec,
     /// Guidance weight.
     pub guidance_scale: f64,
+    /// Rescaling of guidance, 0 for none.
+    pub guidance_rescale: f64,
 }
 
 impl ClassImages<'_> {
@@ -96,13 +98,31 @@ impl ClassImages<'_> {
         })
     }
 
-    /// The folder of pictures drawn exactly so; writes down how.
-    fn dir(&self, base: &Base) -> Result<PathBuf, TrainError> {
-        let how = json!({
+    /// How the pictures are drawn: whatever they depend on.
+    fn how(&self, base: &Base) -> Result<Value, TrainError> {
+        let mut how = json!({
             "version": 1, "base": base.hashes, "prompt": self.prompt, "negative_prompt": "", "seed": SEED,
             "sampler": { "ddim": { "steps": STEPS, "eta": 0.0 } }, "guidance_scale": self.guidance_scale,
             "side_px": self.images.side_px, "device": base.device_kind(),
         });
+        // What is usual is not said, so that pictures drawn before it could be otherwise are found.
+        let stated = scheduler_config(&base.scheduler)?;
+        for (key, value, usual) in [
+            ("guidance_rescale", json!(self.guidance_rescale), self.guidance_rescale == 0.0),
+            ("clip_skip", json!(base.clip_skip), base.clip_skip <= 1),
+            ("empty_prompt", json!("zeros"), !base.force_zeros_for_empty_prompt),
+            ("spacing", json!("trailing"), schedule(base)? == stated),
+        ] {
+            if !usual {
+                how[key] = value;
+            }
+        }
+        Ok(how)
+    }
+
+    /// The folder of pictures drawn exactly so; writes down how.
+    fn dir(&self, base: &Base) -> Result<PathBuf, TrainError> {
+        let how = self.how(base)?;
         let key = hash::bytes_sha256(how.to_string().as_bytes());
         let dir = self.cache_dir.join("class-images").join(&key[..16]);
         let about = dir.join("about.json");
@@ -119,8 +139,8 @@ impl ClassImages<'_> {
         indices: &[usize],
         watch: &Watch<'_, Event>,
     ) -> Result<Option<Vec<RgbImage>>, TrainError> {
-        let config = scheduler_config(&base.scheduler)?;
-        let mut sampler = Sampler::new(SamplerKind::Ddim { eta: 0.0 }, &config, STEPS)?;
+        let kind = SamplerKind::Ddim { eta: 0.0 };
+        let mut sampler = Sampler::new(kind, &schedule(base)?, STEPS)?;
         let [channels, height, width] = base.latent_shape([self.images.side_px as usize; 2])?;
         let n_values = channels * height * width;
         let noise: Vec<f32> = indices
@@ -132,7 +152,7 @@ impl ClassImages<'_> {
             .collect();
         let n_pictures = indices.len();
         let start = tensor_from_host(noise, [n_pictures, channels, height, width], &base.device);
-        let guided = Guided::new(base, self.prompt, n_pictures, self.guidance_scale)?;
+        let guided = Guided::new(base, self)?;
         let mut denoise = |noisy: Tensor<4>, t: f64| {
             if watch.stop_requested() {
                 return Err(Undrawn::Stopped);
@@ -156,46 +176,42 @@ enum Undrawn {
     Failed(TrainError),
 }
 
-/// Text states of a prompt and of the empty one.
+/// The base's schedule, visited up to its last level.
+fn schedule(base: &Base) -> Result<SchedulerConfig, TrainError> {
+    Ok(scheduler_config(&base.scheduler)?.reaching_the_last_level())
+}
+
+/// What the base is told under the prompt and, with guidance, under none.
 struct Guided {
-    context: Tensor<3>,
+    conditional: Conditioning,
+    unconditional: Option<Conditioning>,
     guidance_scale: f64,
-    twice: bool,
+    guidance_rescale: f64,
 }
 
 impl Guided {
     #[expect(clippy::float_cmp, reason = "exactly 1 means no guidance")]
-    fn new(
-        base: &Base,
-        prompt: &str,
-        n_pictures: usize,
-        guidance_scale: f64,
-    ) -> Result<Self, TrainError> {
-        let twice = guidance_scale != 1.0;
-        let mut context = base.text_states(&[prompt])?.repeat_dim(0, n_pictures);
-        if twice {
-            let empty = base.text_states(&[""])?.repeat_dim(0, n_pictures);
-            context = Tensor::cat(vec![empty, context], 0);
-        }
-        Ok(Self { context, guidance_scale, twice })
+    fn new(base: &Base, wanted: &ClassImages<'_>) -> Result<Self, TrainError> {
+        let sizes = [SizeConditions::whole([wanted.images.side_px as usize; 2])];
+        let conditional = base.conditioning(base.text_states(&[wanted.prompt])?, &sizes);
+        let unconditional = if wanted.guidance_scale == 1.0 {
+            None
+        } else {
+            Some(base.conditioning(base.negative_states(&[""])?, &sizes))
+        };
+        let (guidance_scale, guidance_rescale) = (wanted.guidance_scale, wanted.guidance_rescale);
+        Ok(Self { conditional, unconditional, guidance_scale, guidance_rescale })
     }
 
     fn output(&self, base: &Base, noisy: Tensor<4>, t: f64) -> Result<Tensor<4>, TrainError> {
-        let n_pictures = noisy.dims()[0];
-        if !self.twice {
-            return Ok(base.unet.forward(
-                noisy,
-                base.timesteps(t, n_pictures),
-                &self.context,
-                None,
-            )?);
-        }
-        let both = noisy.repeat_dim(0, 2);
-        let output =
-            base.unet.forward(both, base.timesteps(t, 2 * n_pictures), &self.context, None)?;
-        let [unconditional, conditional] =
-            [0, 1].map(|half| output.clone().narrow(0, half * n_pictures, n_pictures));
-        Ok(diffusion::guide(unconditional, conditional, self.guidance_scale))
+        let Some(unconditional) = &self.unconditional else {
+            let n_pictures = noisy.dims()[0];
+            let times = base.timesteps(t, n_pictures);
+            return Ok(base.denoise(noisy, times, &self.conditional.repeat(n_pictures))?);
+        };
+        let (without, with) = base.denoise_both(noisy, t, unconditional, &self.conditional)?;
+        let guided = diffusion::guide(without, with.clone(), self.guidance_scale);
+        Ok(diffusion::rescale_guidance(guided, with, self.guidance_rescale))
     }
 }
 
@@ -226,4 +242,79 @@ fn png(picture: &RgbImage, path: &Path) -> Result<Vec<u8>, TrainError> {
             reason: error.to_string(),
         })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use recipes::{AlphaPolicy, Flip, VaeSample};
+
+    use super::*;
+    use crate::fixtures::World;
+
+    fn wanted(cache_dir: &Path, guidance_rescale: f64) -> ClassImages<'_> {
+        let images = ImageSpec {
+            side_px: 64,
+            alpha: AlphaPolicy::Error,
+            flip: Flip::Never,
+            repeats: 1,
+            caption_dropout: 0.0,
+            vae_sample: VaeSample::Mean,
+        };
+        ClassImages {
+            cache_dir,
+            prompt: "a tower",
+            count: 1,
+            images,
+            guidance_scale: 2.0,
+            guidance_rescale,
+        }
+    }
+
+    #[test]
+    fn a_plain_base_is_described_as_before_and_everything_unusual_is_said() {
+        let world = World::new();
+        let keys = |how: &Value| how.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let plain = wanted(world.dir.path(), 0.0).how(&world.base).unwrap();
+        assert_eq!(
+            keys(&plain),
+            [
+                "base",
+                "device",
+                "guidance_scale",
+                "negative_prompt",
+                "prompt",
+                "sampler",
+                "seed",
+                "side_px",
+                "version"
+            ]
+        );
+        let mut base = world.base.clone();
+        base.clip_skip = 2;
+        base.force_zeros_for_empty_prompt = true;
+        base.scheduler["prediction_type"] = json!("v_prediction");
+        base.scheduler["rescale_betas_zero_snr"] = json!(true);
+        let how = wanted(world.dir.path(), 0.7).how(&base).unwrap();
+        for key in ["guidance_rescale", "clip_skip", "empty_prompt", "spacing"] {
+            assert!(how.get(key).is_some(), "{key}");
+        }
+        assert_eq!(keys(&how).len(), keys(&plain).len() + 4);
+    }
+
+    #[test]
+    fn rescaled_guidance_draws_other_class_pictures_of_sdxl() {
+        let world = World::sdxl();
+        let stop = AtomicBool::new(false);
+        let watch = Watch { stop: &stop, sink: &mut |_| {} };
+        let draw = |rescale: f64| {
+            let wanted = wanted(world.dir.path(), rescale);
+            wanted.draw(&world.base, &[0], &watch).unwrap().unwrap().remove(0)
+        };
+        let plain = draw(0.0);
+        assert_eq!(plain.dimensions(), (64, 64));
+        assert_eq!(draw(0.0), plain);
+        assert_ne!(draw(0.9), plain);
+    }
 }

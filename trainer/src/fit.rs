@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use checkpoints::Watch;
-use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::RunDir;
+use checkpoints::{ModelFiles, Watch};
 use datasets::Dataset;
 use models::{Base, adapter};
 use recipes::Recipe;
@@ -24,8 +23,8 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// The frozen base.
     pub base: &'a Base,
-    /// The folder from which the base was loaded.
-    pub base_folder: &'a ModelFolder,
+    /// The files from which the base was loaded.
+    pub base_files: &'a ModelFiles,
     /// The pictures.
     pub dataset: &'a Dataset,
     /// The run directory, locked.
@@ -100,7 +99,7 @@ pub fn fit(job: &Job<'_>, watch: &mut Watch<'_, Event>) -> Result<Fitted, TrainE
 
 #[cfg(test)]
 mod tests {
-    use checkpoints::TensorFile;
+    use checkpoints::{ModelOptions, TensorFile};
     use models::base::host_values;
     use models::{Network, Slot};
 
@@ -217,7 +216,8 @@ mod tests {
         recipe.adapter = recipes::AdapterSpec::Full(recipes::FullSpec { targets });
         finished(world.fit("runs", &recipe, None));
         let dir = world.dir.path().join("runs/run/base");
-        let trained = models::load(&ModelFolder::open(&dir).unwrap(), &world.base.device).unwrap();
+        let files = ModelFiles::open(&dir, &ModelOptions::default()).unwrap();
+        let trained = models::load(&files, &world.base.device).unwrap();
         for ((path, after), (_, before)) in values(&trained).into_iter().zip(&before) {
             let target = path.starts_with("unet.mid_block.");
             assert_eq!(after != *before, target, "{path}");
@@ -230,6 +230,58 @@ mod tests {
             unchanged("text_encoder/model.safetensors"),
             world.base.hashes["text_encoder/model.safetensors"]
         );
+    }
+
+    /// Targets in all three networks of SDXL; of the first encoder the last layer is not read.
+    const SDXL_TARGETS: &str =
+        "adapter.lora.targets=[unet.**.attn*.**, text_encoder*.**.q_proj, text_encoder*.**.fc1]";
+
+    #[test]
+    fn sdxl_is_trained_in_all_three_networks_and_resumed_to_the_last_bit() {
+        let world = World::sdxl();
+        let recipe = world.recipe(&["fit.steps=3", "fit.save_every=1", SDXL_TARGETS]);
+        let (whole, files, _) = finished(world.fit("whole", &recipe, None));
+        let (fitted, _) = world.fit("parts", &recipe, Some(2));
+        assert!(matches!(fitted.unwrap(), Fitted::Interrupted { step: 2, .. }));
+        let (resumed, resumed_files, _) = finished(world.fit("parts", &recipe, None));
+        assert_eq!(hashes(&resumed_files), hashes(&files));
+        let state = |dir: &Path| hashes(&[dir.join("optimizer.safetensors")]);
+        assert_eq!(state(&resumed), state(&whole));
+        let kohya = TensorFile::open(&files[0]).unwrap();
+        let has = |start: &str| kohya.names().any(|name| name.starts_with(start));
+        for stem in ["lora_unet_input_blocks_", "lora_te1_text_model_encoder_layers_0_"] {
+            assert!(has(stem), "{stem}");
+        }
+        assert!(has("lora_te2_text_model_encoder_layers_1_"));
+        assert!(!has("lora_te1_text_model_encoder_layers_1_"), "nothing reads that layer");
+        let architecture = kohya.metadata().get("modelspec.architecture").map(String::as_str);
+        assert_eq!(architecture, Some("stable-diffusion-xl-v1-base/lora"));
+        let version = kohya.metadata().get("ss_base_model_version").map(String::as_str);
+        assert_eq!(version, Some("sdxl_base_v1-0"));
+    }
+
+    #[test]
+    fn full_training_of_sdxl_writes_a_base_with_its_second_encoder() {
+        let world = World::sdxl();
+        let mut recipe = world.recipe(&["fit.steps=2", "output.dtype=f32"]);
+        let targets = vec!["text_encoder_2.**.fc2.*".to_owned()];
+        recipe.adapter = recipes::AdapterSpec::Full(recipes::FullSpec { targets });
+        finished(world.fit("runs", &recipe, None));
+        let dir = world.dir.path().join("runs/run/base");
+        let files = ModelFiles::open(&dir, &ModelOptions::default()).unwrap();
+        assert!(files.force_zeros_for_empty_prompt());
+        let trained = models::load(&files, &world.base.device).unwrap();
+        let written = |name: &str| checkpoints::hash::file_sha256(&dir.join(name)).unwrap().0;
+        for (name, is_trained) in [
+            ("unet/diffusion_pytorch_model.safetensors", false),
+            ("text_encoder/model.safetensors", false),
+            ("text_encoder_2/model.safetensors", true),
+            ("tokenizer_2/vocab.json", false),
+        ] {
+            assert_eq!(written(name) != world.base.hashes[name], is_trained, "{name}");
+        }
+        let pooled = |base: &Base| host_values(base.text_states(&["a"]).unwrap().pooled.unwrap());
+        assert_ne!(pooled(&trained).unwrap(), pooled(&world.base).unwrap());
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! What the tests of this crate have in common: a tiny base, some pictures, a recipe and a run.
+//! What the tests of this crate have in common: tiny bases, some pictures, a recipe and a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use checkpoints::Watch;
-use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::{Attempt, RunDir, RunIdentity};
+use checkpoints::{Family, ModelFiles, ModelOptions, Watch};
 use datasets::Dataset;
 use models::{Base, Device};
 use recipes::{Loaded, Recipe};
@@ -24,16 +23,29 @@ pub(crate) fn dataset(recipe: &Recipe) -> Dataset {
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) base: Base,
-    pub(crate) folder: ModelFolder,
+    pub(crate) files: ModelFiles,
 }
 
 impl World {
+    /// On the tiny base, with pictures of 64 × 64 pixels.
     pub(crate) fn new() -> Self {
+        Self::of(Family::Postcards, 64)
+    }
+
+    /// On the tiny base of SDXL, with pictures of 81 × 64 pixels: 17 columns are cut off.
+    pub(crate) fn sdxl() -> Self {
+        Self::of(Family::Sdxl, 81)
+    }
+
+    /// On the tiny base of a family, with pictures of this width and 64 pixels height.
+    pub(crate) fn of(family: Family, width_px: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let base = models::tiny::base(&dir.path().join("base"), 3, &Device::flex()).unwrap();
-        let folder = ModelFolder::open(&dir.path().join("base")).unwrap();
+        let (path, device) = (dir.path().join("base"), Device::flex());
+        models::tiny::write_family(&path, family, 3, &device).unwrap();
+        let files = ModelFiles::open(&path, &ModelOptions::default()).unwrap();
+        let base = models::load(&files, &device).unwrap();
         for number in 0..5u8 {
-            let picture = image::RgbImage::from_fn(64, 64, |x, y| {
+            let picture = image::RgbImage::from_fn(width_px, 64, |x, y| {
                 image::Rgb([(4 * x) as u8, (3 * y) as u8, 40 * number])
             });
             let mut bytes = std::io::Cursor::new(Vec::new());
@@ -41,7 +53,7 @@ impl World {
             let path = dir.path().join(format!("pictures/{number}.png"));
             checkpoints::fs::atomic_write(&path, bytes.get_ref()).unwrap();
         }
-        Self { dir, base, folder }
+        Self { dir, base, files }
     }
 
     /// A recipe with everything that draws: class pictures, mirroring, dropout of both kinds, an
@@ -99,7 +111,7 @@ impl World {
         let job = Job {
             recipe,
             base: &self.base,
-            base_folder: &self.folder,
+            base_files: &self.files,
             dataset: &dataset,
             run: &run,
             cache_dir: &cache_dir,

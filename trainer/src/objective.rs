@@ -1,7 +1,8 @@
 //! What is minimised, from the recipe's words: timesteps, noise, target, weight.
 
 use burn::tensor::{Device, Tensor};
-use diffusion::{NoiseSchedule, Prediction, SchedulerConfig, Weighting};
+use diffusion::{DiffusionError, NoiseSchedule, Prediction, SchedulerConfig, Weighting};
+use models::Conditioning;
 use models::base::{tensor_from_host, timesteps};
 use models::unet::UNet2DConditionModel;
 use recipes::{LossSpec, ObjectiveSpec, PredictionSpec, WeightingSpec, draws};
@@ -28,8 +29,8 @@ pub struct MicroBatch {
     pub noise: Tensor<4>,
     /// Noise levels, one per sample.
     pub timesteps: Vec<usize>,
-    /// Text states, `[batch, tokens, width]`.
-    pub context: Tensor<3>,
+    /// Text states and, of SDXL, pooled text and sizes: one row per sample.
+    pub given: Conditioning,
 }
 
 impl Objective {
@@ -37,8 +38,8 @@ impl Objective {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Schedule`] for a schedule that is not supported, [`TrainError::Timesteps`] for
-    /// a range beyond its end.
+    /// [`TrainError::Schedule`] for a schedule that is not supported, and for noise prediction on one
+    /// that ends without signal; [`TrainError::Timesteps`] for a range beyond its end.
     pub fn new(spec: &ObjectiveSpec, scheduler: &serde_json::Value) -> Result<Self, TrainError> {
         let config = scheduler_config(scheduler)?;
         let schedule = NoiseSchedule::new(&config)?;
@@ -51,6 +52,9 @@ impl Objective {
             PredictionSpec::Epsilon => Prediction::Epsilon,
             PredictionSpec::V => Prediction::V,
         };
+        if config.zero_terminal_snr && prediction == Prediction::Epsilon {
+            return Err(DiffusionError::ZeroSnrWithEpsilon.into());
+        }
         let weighting = match spec.weighting {
             WeightingSpec::Uniform => Weighting::Uniform,
             WeightingSpec::MinSnr { gamma } => Weighting::MinSnr { gamma },
@@ -99,7 +103,7 @@ impl Objective {
         unet: &UNet2DConditionModel,
         batch: &MicroBatch,
     ) -> Result<Tensor<1>, TrainError> {
-        let MicroBatch { clean, noise, timesteps: levels, context } = batch;
+        let MicroBatch { clean, noise, timesteps: levels, given } = batch;
         let device = clean.device().without_autodiff();
         let noisy =
             diffusion::noisy_from_clean(&self.schedule, clean.clone(), noise.clone(), levels);
@@ -111,7 +115,8 @@ impl Objective {
             levels,
         );
         let real: Vec<f64> = levels.iter().map(|&level| level as f64).collect();
-        let output = unet.forward(noisy, timesteps(&real, &device), context, None)?;
+        let times = timesteps(&real, &device);
+        let output = unet.forward(noisy, times, &given.context, given.added.as_ref())?;
         let LossSpec::Mse = self.loss;
         let losses = diffusion::mean_squared_errors(output, target);
         Ok(losses * per_sample(&self.weights(levels), &device))
@@ -271,7 +276,7 @@ mod tests {
             clean: rows(case, "latents", from),
             noise: rows(case, "noise", from),
             timesteps: levels[from..from + IMAGES].iter().map(|&level| level as usize).collect(),
-            context: rows(case, "encoder_hidden_states", from),
+            given: Conditioning { context: rows(case, "encoder_hidden_states", from), added: None },
         }
     }
 
@@ -374,6 +379,62 @@ mod tests {
     fn a_range_beyond_the_schedule_is_refused() {
         let error = objective(0.0, (0, 1000)).unwrap_err();
         assert!(matches!(error, TrainError::Timesteps { found: 1000, limit: 500 }), "{error}");
+    }
+
+    /// The objective of velocity prediction on Stable Diffusion's schedule, rescaled to end without
+    /// signal.
+    fn without_terminal_signal(prediction: PredictionSpec) -> Result<Objective, TrainError> {
+        let spec = ObjectiveSpec {
+            prediction,
+            weighting: WeightingSpec::MinSnr { gamma: 5.0 },
+            loss: LossSpec::Mse,
+            offset_noise: 0.0,
+            timesteps: (0, 1000),
+        };
+        let scheduler = json!({
+            "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "rescale_betas_zero_snr": true,
+            "prediction_type": "v_prediction",
+        });
+        Objective::new(&spec, &scheduler)
+    }
+
+    #[test]
+    fn the_last_level_has_no_signal_and_no_weight_under_zero_terminal_snr() {
+        let objective = without_terminal_signal(PredictionSpec::Auto).unwrap();
+        for (t, alpha) in [(0, 0.999_15), (100, 0.886_761), (500, 0.241_019), (900, 0.002_960_39)] {
+            let found = objective.schedule.alpha_cumprod(t);
+            assert!((found - alpha).abs() < 1e-6, "abar({t}) is {found}");
+            // min(snr, 5)/(snr + 1) is min(abar, 5·(1 − abar)).
+            let weight = objective.weights(&[t])[0];
+            assert!((weight - alpha.min(5.0 * (1.0 - alpha))).abs() < 1e-5, "{t}: {weight}");
+        }
+        assert!(objective.weights(&[999])[0].abs() < 1e-15);
+    }
+
+    #[test]
+    fn noise_prediction_is_refused_under_zero_terminal_snr() {
+        let error = without_terminal_signal(PredictionSpec::Epsilon).unwrap_err();
+        assert!(
+            matches!(error, TrainError::Schedule(DiffusionError::ZeroSnrWithEpsilon)),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn sample_prediction_follows_the_base_and_is_weighed_by_its_snr() {
+        let scheduler = json!({ "_class_name": "DDIMScheduler", "prediction_type": "sample" });
+        let spec = ObjectiveSpec {
+            prediction: PredictionSpec::Auto,
+            weighting: WeightingSpec::MinSnr { gamma: 5.0 },
+            loss: LossSpec::Mse,
+            offset_noise: 0.0,
+            timesteps: (0, 1000),
+        };
+        let objective = Objective::new(&spec, &scheduler).unwrap();
+        assert_eq!(objective.prediction(), Prediction::Sample);
+        let snr = objective.schedule.snr(500);
+        assert!((objective.weights(&[500])[0] - snr.min(5.0)).abs() < 1e-12);
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoints::adapter_metadata::{self, AdapterFacts, BaseModel, Privacy};
-use checkpoints::folder::{Library, ModelFolder, write_component};
+use checkpoints::folder::{Library, write_component};
 use checkpoints::key_map::KeyMap;
-use checkpoints::{HostTensor, TensorMap, hash};
+use checkpoints::{HostTensor, ModelFiles, ModelOptions, Predicts, TensorMap, hash};
 use diffusion::Prediction;
 use models::adapter::{self, ADAPTER_METADATA, Adapter};
 use models::base::host_values;
-use models::{Network, Slot};
-use recipes::{AdapterDtype, AdapterFormat, AdapterSpec, BaseSpec, MetadataLevel};
+use models::{Base, Network, Slot};
+use recipes::{AdapterDtype, AdapterFormat, AdapterSpec, MetadataLevel};
 
 use crate::error::TrainError;
 use crate::fit::Job;
@@ -109,14 +109,12 @@ fn write_diffusers(
     Ok(path)
 }
 
-/// Family of the base, by the width of its text states; what is none of the large ones is a miniature.
-fn base_model(job: &Job<'_>, prediction: Prediction) -> BaseModel {
-    match (&job.recipe.base, job.base.unet.config().cross_attention_dim) {
-        (BaseSpec::Folder { .. }, 768) => BaseModel::Sd1,
-        (BaseSpec::Folder { .. }, 1024) if prediction == Prediction::V => BaseModel::Sd2V,
-        (BaseSpec::Folder { .. }, 1024) => BaseModel::Sd2,
-        (BaseSpec::Folder { .. }, 2048) => BaseModel::Sdxl,
-        (BaseSpec::Folder { .. } | BaseSpec::Postcards, _) => BaseModel::Postcards,
+/// A kind of prediction as files state it, and as an adapter's header calls it.
+fn stated(prediction: Prediction) -> (Predicts, &'static str) {
+    match prediction {
+        Prediction::Epsilon => (Predicts::Epsilon, "epsilon"),
+        Prediction::V => (Predicts::V, "v"),
+        Prediction::Sample => (Predicts::Sample, "sample"),
     }
 }
 
@@ -129,6 +127,7 @@ fn metadata(
 ) -> Result<BTreeMap<String, String>, TrainError> {
     let recipe = job.recipe;
     let prediction = Objective::new(&recipe.objective, &job.base.scheduler)?.prediction();
+    let (predicts, prediction) = stated(prediction);
     let stored_alpha = tensors.iter().find(|(key, _)| key.strip_suffix(".alpha").is_some());
     let rank = match &recipe.adapter {
         AdapterSpec::Lora(lora) => lora.rank,
@@ -136,11 +135,11 @@ fn metadata(
     };
     let side_px = recipe.dataset.image_options().side_px;
     let facts = AdapterFacts {
-        base_model: base_model(job, prediction),
+        base_model: BaseModel::of(job.base.family, predicts),
         rank,
         alpha: stored_alpha.map_or(0.0, |(_, alpha)| f64::from(alpha.f32()[0])),
         name: recipe.name.clone(),
-        prediction: if prediction == Prediction::V { "v" } else { "epsilon" }.to_owned(),
+        prediction: prediction.to_owned(),
         resolution_px: (side_px, side_px),
         tensors_sha256: checkpoints::tensors_sha256(tensors),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -168,7 +167,7 @@ fn metadata(
 }
 
 /// Identity of a base: one hash over those of its files.
-fn base_sha256(base: &models::Base) -> String {
+fn base_sha256(base: &Base) -> String {
     hash::combined_sha256(base.hashes.iter().map(|(name, hash)| (name.as_str(), hash.as_str())))
 }
 
@@ -188,41 +187,46 @@ fn write_base(
     postflight::check_values(&values, job.base)?;
     let dtype = job.recipe.output.dtype;
     let mut files = Vec::new();
-    for component in job.base_folder.components() {
-        let (from, to) = (job.base_folder.dir(component), dir.join(component));
+    for component in job.base_files.components() {
+        let to = dir.join(&component);
         let is_trained =
             |path: &String| path.split_once('.').is_some_and(|(first, _)| first == component);
-        if !values.keys().any(is_trained) {
-            copy_folder(&from, &to)?;
-            continue;
+        if values.keys().any(is_trained) {
+            files.extend(write_trained(job, trainee.base(), &component, &to)?);
+        } else {
+            job.base_files.copy_component(&component, &to)?;
         }
-        let library = if component == "unet" { Library::Diffusers } else { Library::Transformers };
-        let tensors = tensors_of(network(&mut trainee.base().clone(), component), dtype)?;
-        let config = job.base_folder.json(&format!("{component}/config.json"))?;
-        write_component(&to, library, &config, &tensors)?;
-        let written = checkpoints::fs::list(&to)?;
-        files.extend(
-            written
-                .into_iter()
-                .filter(|path| path.extension().is_some_and(|end| end == "safetensors")),
-        );
     }
-    let index = serde_json::Value::Object(job.base_folder.index().clone());
-    checkpoints::fs::atomic_write_json(&dir.join("model_index.json"), &index)?;
-    let read = models::load(&ModelFolder::open(&dir)?, &job.base.device)?;
+    let index = dir.join("model_index.json");
+    checkpoints::fs::atomic_write_json(&index, &job.base_files.index())?;
+    let mut read =
+        models::load(&ModelFiles::open(&dir, &ModelOptions::default())?, &job.base.device)?;
+    read.clip_skip = job.base.clip_skip;
     postflight::check_base(&read, trainee, dtype)?;
     Ok(files)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<(), TrainError> {
-    for path in checkpoints::fs::list(from)? {
-        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-            checkpoints::fs::atomic_write(&to.join(name), &checkpoints::fs::read(&path)?)?;
-        }
-    }
-    Ok(())
+/// Writes one component with its trained weights; gives the weight files.
+fn write_trained(
+    job: &Job<'_>,
+    trained: &Base,
+    component: &str,
+    to: &Path,
+) -> Result<Vec<PathBuf>, TrainError> {
+    let library = if component == "unet" { Library::Diffusers } else { Library::Transformers };
+    let config = job.base_files.component(component)?.config;
+    let mut trained = trained.clone();
+    let tensors = match network(&mut trained, component) {
+        Some(network) => tensors_of(network, job.recipe.output.dtype)?,
+        None => TensorMap::new(),
+    };
+    write_component(to, library, &config, &tensors)?;
+    let mut files = checkpoints::fs::list(to)?;
+    files.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    Ok(files)
 }
 
+/// All parameters of a network under their names.
 fn tensors_of(network: &mut dyn Network, dtype: AdapterDtype) -> Result<TensorMap, TrainError> {
     let mut found = Vec::new();
     let mut collect =
@@ -242,7 +246,7 @@ fn tensors_of(network: &mut dyn Network, dtype: AdapterDtype) -> Result<TensorMa
 
 #[cfg(test)]
 mod tests {
-    use checkpoints::TensorFile;
+    use checkpoints::{Family, TensorFile};
 
     use super::*;
     use crate::fixtures::World;
@@ -275,6 +279,23 @@ mod tests {
             assert_eq!(header.get(key).map(String::as_str), Some(value), "{key}");
         }
         assert!(!header.contains_key("modelspec.trigger_phrase"), "{header:?}");
+    }
+
+    /// Velocity prediction comes from the base's scheduler.
+    #[test]
+    fn an_adapter_of_sd2_is_said_to_predict_velocity() {
+        let world = World::of(Family::Sd2, 64);
+        let sets = ["fit.steps=2", "output.metadata=standard"];
+        world.fit("runs", &world.recipe(&sets), None).0.unwrap();
+        let path = world.dir.path().join("runs/run").join(KOHYA_FILE);
+        let file = TensorFile::open(&path).unwrap();
+        for (key, value) in [
+            ("modelspec.architecture", "stable-diffusion-v2-768-v/lora"),
+            ("modelspec.prediction_type", "v"),
+            ("ss_v2", "True"),
+        ] {
+            assert_eq!(file.metadata().get(key).map(String::as_str), Some(value), "{key}");
+        }
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use checkpoints::key_map::KeyMap;
 use checkpoints::readers::{Reader, unknown_keys};
-use checkpoints::{TensorFile, TensorMap};
-use models::Slot;
+use checkpoints::{HostTensor, TensorFile, TensorMap};
 use models::adapter::{self, Adapter, Factors};
 use models::base::{Base, host_values, tensor_from_host};
+use models::{SizeConditions, Slot};
 use recipes::{AdapterDtype, AdapterFormat, draws};
 use serde::Serialize;
 
 use crate::error::TrainError;
-use crate::trainee::{Show, Trainee, network, part_of};
+use crate::trainee::{Show, Trainee, part_of};
 
 /// How far each module moves its layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,13 +91,13 @@ fn delta_norm(factors: &Factors) -> f64 {
 fn weight_norms(base: &Base) -> Result<BTreeMap<String, f64>, TrainError> {
     let mut base = base.clone();
     let mut weights = Vec::new();
-    for component in ["unet", "text_encoder"] {
+    for (component, network) in base.adapted() {
         let mut collect = |path: &str, slot: &mut dyn Slot| {
             if let Some(layer) = path.strip_suffix(".weight") {
                 weights.push((layer.to_owned(), slot.flat()));
             }
         };
-        network(&mut base, component).visit(component, &mut Show(&mut collect));
+        network.visit(component, &mut Show(&mut collect));
     }
     weights.into_iter().map(|(path, weight)| Ok((path, crate::optimizer::norm(&weight)?))).collect()
 }
@@ -215,8 +215,8 @@ fn check_same(
             continue;
         };
         for (name, difference) in [
-            ("down", difference((&found.down, 1.0), (&factors.down, 1.0))),
-            ("up", difference((&found.up, found.scale()), (&factors.up, factors.scale()))),
+            ("down", difference((&found.down, 1.0), (&factors.down, 1.0), dtype)),
+            ("up", difference((&found.up, found.scale()), (&factors.up, factors.scale()), dtype)),
         ] {
             if exceeds(difference, dtype) {
                 findings.push(format!("the {name} factor of `{path}` differs by {difference:e}"));
@@ -235,20 +235,32 @@ fn check_same(
     }
 }
 
-/// Relative difference of two scaled tensors.
+/// Relative difference of two scaled tensors, beyond what the format cannot tell from 0: factors
+/// that only rounding noise has moved may be so small.
 fn difference(
-    (found, found_scale): (&checkpoints::HostTensor, f64),
-    (wanted, wanted_scale): (&checkpoints::HostTensor, f64),
+    (found, found_scale): (&HostTensor, f64),
+    (wanted, wanted_scale): (&HostTensor, f64),
+    dtype: AdapterDtype,
 ) -> f64 {
-    let scaled = |tensor: &checkpoints::HostTensor, scale: f64| -> Vec<f32> {
+    let scaled = |tensor: &HostTensor, scale: f64| -> Vec<f32> {
         tensor.f32().iter().map(|&value| (f64::from(value) * scale) as f32).collect()
     };
     let (found, wanted) = (scaled(found, found_scale), scaled(wanted, wanted_scale));
     if found.len() != wanted.len() {
         return f64::INFINITY;
     }
-    let size = length(&wanted);
-    if size == 0.0 { length(&found) } else { distance(&found, &wanted) / size }
+    let lost = half_step_at_zero(dtype) * wanted_scale * (wanted.len() as f64).sqrt();
+    let (size, beyond) = (length(&wanted), (distance(&found, &wanted) - lost).max(0.0));
+    if size == 0.0 { beyond } else { beyond / size }
+}
+
+/// Half the distance between 0 and the next number of a format, the most that rounding moves a
+/// value there.
+fn half_step_at_zero(dtype: AdapterDtype) -> f64 {
+    match dtype {
+        AdapterDtype::F32 | AdapterDtype::Bf16 => 0.0,
+        AdapterDtype::F16 => 2.0_f64.powi(-25),
+    }
 }
 
 fn length(values: &[f32]) -> f64 {
@@ -262,9 +274,8 @@ fn distance(left: &[f32], right: &[f32]) -> f64 {
 /// Output of the adapted network for one noisy latent and the empty prompt.
 fn probe(base: &Base, adapter: &Adapter) -> Result<Vec<f32>, TrainError> {
     let mut base = base.clone();
-    for component in ["unet", "text_encoder"] {
-        let part = part_of(adapter, component);
-        adapter::attach(network(&mut base, component), component, &part, 1.0)?;
+    for (component, network) in base.adapted() {
+        adapter::attach(network, component, &part_of(adapter, component), 1.0)?;
     }
     output(&base)
 }
@@ -277,8 +288,8 @@ fn output(base: &Base) -> Result<Vec<f32>, TrainError> {
     let mut stream = draws::keyed(0, "postflight");
     let values = draws::normals(&mut stream, channels * height * width);
     let noisy = tensor_from_host(values, [1, channels, height, width], &base.device);
-    let context = base.text_states(&[""])?;
-    Ok(host_values(base.unet.forward(noisy, base.timesteps(500.0, 1), &context, None)?)?)
+    let given = base.conditioning(base.text_states(&[""])?, &[SizeConditions::whole([side; 2])]);
+    Ok(host_values(base.denoise(noisy, base.timesteps(500.0, 1), &given)?)?)
 }
 
 /// Q1 for trained parameters: finite, and not all as they were.
@@ -295,13 +306,13 @@ pub fn check_values(values: &TensorMap, base: &Base) -> Result<(), TrainError> {
     )?;
     let mut base = base.clone();
     let mut before = Vec::new();
-    for component in ["unet", "text_encoder"] {
+    for (component, network) in base.adapted() {
         let mut collect = |path: &str, slot: &mut dyn Slot| {
             if values.contains_key(path) {
                 before.push((path.to_owned(), slot.flat()));
             }
         };
-        network(&mut base, component).visit(component, &mut Show(&mut collect));
+        network.visit(component, &mut Show(&mut collect));
     }
     for (path, before) in before {
         if host_values(before)? != *values[&path].f32() {
@@ -328,7 +339,6 @@ pub fn check_base(read: &Base, trainee: &Trainee, dtype: AdapterDtype) -> Result
 
 #[cfg(test)]
 mod tests {
-    use checkpoints::HostTensor;
 
     use super::*;
     use crate::fixtures::World;

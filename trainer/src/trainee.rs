@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use checkpoints::key_map::KeyMap;
 use checkpoints::{HostTensor, TensorMap};
-use models::adapter::{self, Adapter, DropoutDraw, Factors};
+use models::adapter::{self, Adapter, DropoutDraw, Factors, Layer};
 use models::base::{Base, host_values, tensor_from_host};
 use models::{Network, Slot, Visitor};
 use recipes::{AdapterSpec, pattern_matches};
@@ -15,6 +15,8 @@ use crate::error::TrainError;
 
 const DOWN: &str = ".lora_down";
 const UP: &str = ".lora_up";
+/// Beginning of the paths of the first text encoder.
+const FIRST_ENCODER: &str = "text_encoder.";
 
 /// A base with trainable values.
 #[derive(Clone, Debug)]
@@ -32,9 +34,6 @@ enum Kind {
     Full { patterns: Vec<String> },
 }
 
-/// The components that can be trained.
-const COMPONENTS: [&str; 2] = ["unet", "text_encoder"];
-
 impl Trainee {
     /// `base` before its first step: an adapter that changes nothing, or parameters as they are.
     ///
@@ -44,7 +43,7 @@ impl Trainee {
     pub fn new(spec: &AdapterSpec, base: &Base, seed: u64) -> Result<Self, TrainError> {
         match spec {
             AdapterSpec::Lora(spec) => {
-                let template = adapter::initial(&adapter::base_layers(base), spec, seed)?;
+                let template = adapter::initial(&trainable_layers(base), spec, seed)?;
                 Self::with_adapter(base, template, spec.dropout)
             }
             AdapterSpec::Full(spec) => {
@@ -58,18 +57,17 @@ impl Trainee {
 
     fn with_adapter(base: &Base, template: Adapter, dropout: f64) -> Result<Self, TrainError> {
         let mut base = base.clone();
-        for component in COMPONENTS {
-            let part = part_of(&template, component);
-            adapter::attach(network(&mut base, component), component, &part, 1.0)?;
+        for (component, network) in base.adapted() {
+            adapter::attach(network, component, &part_of(&template, component), 1.0)?;
         }
         Ok(Self { base, kind: Kind::Lora { template, dropout } })
     }
 
     fn check_patterns(&mut self, patterns: &[String]) -> Result<(), TrainError> {
         let mut paths = Vec::new();
-        for component in COMPONENTS {
+        for (component, network) in self.base.adapted() {
             let mut collect = |path: &str, _: &mut dyn Slot| paths.push(path.to_owned());
-            network(&mut self.base, component).visit(component, &mut Show(&mut collect));
+            network.visit(component, &mut Show(&mut collect));
         }
         match patterns
             .iter()
@@ -93,8 +91,7 @@ impl Trainee {
     /// Shows every trainable value, always in the same order: `unet.….lora_down`, `unet.….lora_up`,
     /// or `unet.….weight`.
     pub fn visit(&mut self, show: &mut dyn FnMut(&str, &mut dyn Slot)) {
-        for component in COMPONENTS {
-            let network = network(&mut self.base, component);
+        for (component, network) in self.base.adapted() {
             match &self.kind {
                 Kind::Lora { .. } => adapter::visit_factors(network, component, show),
                 Kind::Full { patterns } => {
@@ -113,8 +110,8 @@ impl Trainee {
     pub fn set_dropout(&mut self, draw: DropoutDraw) {
         let Kind::Lora { dropout, .. } = self.kind else { return };
         if dropout > 0.0 {
-            for component in COMPONENTS {
-                adapter::set_dropout(network(&mut self.base, component), dropout, draw);
+            for (_, network) in self.base.adapted() {
+                adapter::set_dropout(network, dropout, draw);
             }
         }
     }
@@ -122,8 +119,8 @@ impl Trainee {
     /// Switches dropout off.
     pub fn clear_dropout(&mut self) {
         let draw = DropoutDraw { seed: 0, step: 0, first_sample: 0 };
-        for component in COMPONENTS {
-            adapter::set_dropout(network(&mut self.base, component), 0.0, draw);
+        for (_, network) in self.base.adapted() {
+            adapter::set_dropout(network, 0.0, draw);
         }
     }
 
@@ -221,9 +218,30 @@ pub(crate) fn part_of(adapter: &Adapter, component: &str) -> Adapter {
     Adapter { modules: adapter.modules.iter().filter_map(own).collect() }
 }
 
-/// A component of a base by its name.
-pub(crate) fn network<'a>(base: &'a mut Base, component: &str) -> &'a mut dyn Network {
-    if component == "unet" { &mut base.unet } else { &mut base.text_encoder }
+/// A component of a base that can be trained, by its name.
+pub(crate) fn network<'a>(base: &'a mut Base, component: &str) -> Option<&'a mut dyn Network> {
+    base.adapted().into_iter().find(|(name, _)| *name == component).map(|(_, network)| network)
+}
+
+/// The layers that an adapter can reach and that the denoiser's output depends on.
+///
+/// Of the first text encoder the denoiser reads states before the end: of SDXL those before the
+/// last layer, under clip skip k those before the last k − 1. What lies behind them gets no gradient,
+/// so that an adapter there could not learn.
+pub fn trainable_layers(base: &Base) -> Vec<Layer> {
+    let n_unread = if base.text_encoder_2.is_some() { 1 } else { base.clip_skip.saturating_sub(1) };
+    let n_layers = base.text_encoder.config().tower.num_hidden_layers;
+    let is_read = |layer: &Layer| match layer.path.strip_prefix(FIRST_ENCODER) {
+        Some("text_projection") => false,
+        Some(inner) => number_of(inner).is_none_or(|number| number + n_unread < n_layers),
+        None => true,
+    };
+    adapter::base_layers(base).into_iter().filter(is_read).collect()
+}
+
+/// The number of the encoder layer in which a path within a text encoder lies.
+fn number_of(inner: &str) -> Option<usize> {
+    inner.strip_prefix("text_model.encoder.layers.")?.split('.').next()?.parse().ok()
 }
 
 /// Shows every parameter to a closure.
@@ -232,5 +250,66 @@ pub(crate) struct Show<'a>(pub(crate) &'a mut dyn FnMut(&str, &mut dyn Slot));
 impl Visitor for Show<'_> {
     fn parameter(&mut self, path: &str, slot: &mut dyn Slot) {
         (self.0)(path, slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::World;
+
+    fn has(layers: &[Layer], part: &str) -> bool {
+        layers.iter().any(|layer| layer.path.starts_with(part))
+    }
+
+    #[test]
+    fn layers_behind_the_states_that_are_read_carry_no_adapter() {
+        let world = World::sdxl();
+        let (all, read) = (adapter::base_layers(&world.base), trainable_layers(&world.base));
+        let layer =
+            |encoder: &str, number: usize| format!("{encoder}.text_model.encoder.layers.{number}.");
+        for (part, is_read) in [
+            (layer("text_encoder", 0), true),
+            (layer("text_encoder", 1), false),
+            (layer("text_encoder_2", 0), true),
+            (layer("text_encoder_2", 1), true),
+            ("text_encoder_2.text_projection".to_owned(), true),
+            ("unet.mid_block.".to_owned(), true),
+        ] {
+            assert!(has(&all, &part), "{part}");
+            assert_eq!(has(&read, &part), is_read, "{part}");
+        }
+    }
+
+    #[test]
+    fn clip_skip_takes_the_last_layers_out() {
+        let mut base = World::new().base;
+        assert_eq!(trainable_layers(&base), adapter::base_layers(&base));
+        base.clip_skip = 2;
+        let read = trainable_layers(&base);
+        assert!(has(&read, "unet.") && !has(&read, "text_encoder."));
+    }
+
+    #[test]
+    fn all_three_networks_of_sdxl_are_trained_and_put_back() {
+        let world = World::sdxl();
+        let targets = "adapter.lora.targets=[unet.**.to_q, text_encoder*.**.q_proj]";
+        let recipe = world.recipe(&[targets]);
+        let mut trainee = Trainee::new(&recipe.adapter, &world.base, recipe.seed).unwrap();
+        let map =
+            adapter::key_map(&adapter::base_layers(&world.base), world.base.unet.config()).unwrap();
+        let tensors = trainee.tensors(&map).unwrap();
+        for stem in ["lora_unet_", "lora_te1_", "lora_te2_"] {
+            assert!(tensors.keys().any(|key| key.starts_with(stem)), "{stem}");
+        }
+        let mut changed = tensors.clone();
+        for tensor in changed.values_mut().filter(|tensor| tensor.shape.len() == 2) {
+            *tensor = HostTensor::from_f32(tensor.shape.clone(), vec![0.25; tensor.len()]);
+        }
+        trainee.restore(&changed, &map).unwrap();
+        assert_eq!(trainee.tensors(&map).unwrap(), changed);
+        let mut incomplete = tensors;
+        incomplete.retain(|key, _| !key.starts_with("lora_te2_"));
+        assert!(trainee.restore(&incomplete, &map).is_none());
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn with_class(
         count: images as usize,
         images: job.dataset.images,
         guidance_scale: job.recipe.fit.previews.guidance_scale,
+        guidance_rescale: job.recipe.fit.previews.guidance_rescale,
     };
     wanted.added_to(job.dataset, job.base, watch)
 }

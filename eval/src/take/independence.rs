@@ -1,5 +1,5 @@
 //! Whether the judge is independent of the accused: the evaluator may hold no tensor of the text
-//! encoder that the pictures are drawn with, and that a settlement may train.
+//! encoders that the pictures are drawn with, and that a settlement may train.
 
 use crate::error::EvalError;
 use checkpoints::{HostTensor, TensorMap, tensors_sha256};
@@ -24,13 +24,16 @@ impl Visitor for Large {
     }
 }
 
-/// Refuses an evaluator whose text tower shares a large tensor with the base's text encoder.
+/// Refuses an evaluator whose text tower shares a large tensor with a text encoder of the base.
 ///
 /// # Errors
 ///
 /// [`EvalError::SharedEvaluator`] with the hash of the first shared tensor; a fault of the device.
 pub(super) fn check(evaluator: &Evaluator, base: &Base) -> Result<(), EvalError> {
-    let accused: BTreeSet<String> = hashes(&base.text_encoder)?.into_iter().collect();
+    let mut accused: BTreeSet<String> = hashes(&base.text_encoder)?.into_iter().collect();
+    if let Some(second) = &base.text_encoder_2 {
+        accused.extend(hashes(second)?);
+    }
     match hashes(evaluator.text_tower())?.into_iter().find(|hash| accused.contains(hash)) {
         None => Ok(()),
         Some(sha256) => Err(EvalError::SharedEvaluator { sha256 }),

@@ -1,7 +1,7 @@
 //! A census of a tiny base: its pictures are noise, its promises are not.
 
 use super::*;
-use checkpoints::folder::ModelFolder;
+use checkpoints::{ModelFiles, ModelOptions};
 use models::Device;
 use recipes::{Loaded, Recipe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,8 @@ impl World {
         let device = Device::flex();
         let folder = dir.path().join("base");
         models::tiny::write(&folder, 3, &device).unwrap();
-        let base = models::load(&ModelFolder::open(&folder).unwrap(), &device).unwrap();
+        let files = ModelFiles::open(&folder, &ModelOptions::default()).unwrap();
+        let base = models::load(&files, &device).unwrap();
         let evaluator = Evaluator::load(&folder.join("evaluator"), &device).unwrap();
         for index in 0..6 {
             let picture = datasets::concept::cylinder(1, index, 64).0;

@@ -6,19 +6,31 @@
 mod attach;
 mod dropout;
 mod exchange;
+mod extract;
+mod family;
 mod initial;
 mod linear_algebra;
+mod measure;
+mod merge;
+mod merge_base;
 mod placebo;
+mod resize;
 mod targets;
 
 pub use attach::{attach, detach, layers, set_dose, set_dropout, visit_factors};
 pub use dropout::{Dropout, DropoutDraw};
 pub use exchange::{
-    ADAPTER_METADATA, AdapterForm, Exchanged, adapter_from_file, base_layers, diffusers_tensors,
-    exact_tensors, key_map, kohya_tensors,
+    ADAPTER_METADATA, AdapterForm, Exchanged, PEFT_CONFIG, PEFT_FILE, adapter_from_file,
+    base_layers, diffusers_tensors, exact_tensors, key_map, kohya_tensors, peft_tensors,
 };
+pub use extract::{ComponentChange, ExtractOptions, Extracted, extract};
+pub use family::adapter_family;
 pub use initial::initial;
+pub use measure::{delta_norm, differences, inner_product, relative_difference};
+pub use merge::concatenated;
+pub use merge_base::{Merged, StoreAs, merge_into_file, merge_into_folder};
 pub use placebo::placebo;
+pub use resize::{Keep, ModuleEnergy, resized};
 pub use targets::{Layer, Pattern, select};
 
 use std::collections::BTreeMap;

@@ -109,6 +109,11 @@ impl CLIPTextModel {
         TextOutput { hidden, last, pooled, projected }
     }
 
+    /// The norm that follows the last layer, for states of an earlier one; shape as `states`.
+    pub fn final_norm(&self, states: Tensor<3>) -> Tensor<3> {
+        self.final_layer_norm.forward(states)
+    }
+
     /// The state at the end-of-text token of each row.
     ///
     /// Source: transformers `CLIPTextTransformer.forward`: the legacy end id 2 means the position of

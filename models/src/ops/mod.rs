@@ -17,7 +17,7 @@ pub(crate) mod composed;
 mod conv2d;
 mod element;
 mod extension;
-mod gemm;
+pub(crate) mod gemm;
 mod group_norm;
 mod lanes;
 mod layer_norm;
@@ -60,6 +60,11 @@ fn on_host<const D: usize>(x: &Tensor<D>) -> bool {
 /// Whether tensors of this device lie in the memory of the processor.
 pub(crate) fn is_host(device: &Device) -> bool {
     matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// The processor, for what needs a device but computes nothing.
+pub(crate) fn host() -> Device {
+    Device::flex()
 }
 
 /// The bias, or a tensor without elements that stands for none.

@@ -4,8 +4,10 @@ mod config;
 mod decoder;
 mod encoder;
 mod mid;
+mod tiling;
 
 pub use config::VaeConfig;
+pub use tiling::Tiling;
 
 use burn::tensor::{Device, Tensor};
 use decoder::Decoder;
