@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use checkpoints::Watch;
-use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::{Attempt, RunDir, RunIdentity, run_id};
+use checkpoints::{ModelFiles, ModelOptions, Watch};
 use models::base::host_values;
 use models::{Base, Device, Evaluator, Network, Slot, Visitor};
 use recipes::{Loaded, Recipe};
@@ -26,17 +25,23 @@ impl Visitor for Bits {
 
 fn bits(base: &mut Base) -> BTreeMap<String, Vec<u32>> {
     let mut bits = Bits(BTreeMap::new());
-    base.unet.visit("unet", &mut bits);
     base.vae.visit("vae", &mut bits);
-    base.text_encoder.visit("text_encoder", &mut bits);
+    for (component, network) in base.adapted() {
+        network.visit(component, &mut bits);
+    }
     bits.0
+}
+
+/// The files of a world's base.
+pub(crate) fn base_files(world: &World) -> ModelFiles {
+    ModelFiles::open(&world.path("base"), &ModelOptions::default()).unwrap()
 }
 
 /// Fits `recipe` in this process.
 pub(crate) fn fit(world: &World, recipe: &Recipe, base: &Base, runs: &str) -> (RunDir, Fitted) {
-    let base_folder = ModelFolder::open(&world.path("base")).unwrap();
+    let base_files = base_files(world);
     let dataset = datasets::open(&recipe.dataset).unwrap();
-    let fingerprint = recipes::fingerprint(recipe, &base_folder.sha256().unwrap(), &dataset.sha256);
+    let fingerprint = recipes::fingerprint(recipe, &base_files.sha256().unwrap(), &dataset.sha256);
     let attempt = Attempt {
         id: "0001".to_owned(),
         host: "test".to_owned(),
@@ -56,7 +61,7 @@ pub(crate) fn fit(world: &World, recipe: &Recipe, base: &Base, runs: &str) -> (R
         let job = trainer::Job {
             recipe,
             base,
-            base_folder: &base_folder,
+            base_files: &base_files,
             dataset: &dataset,
             run: &run,
             cache_dir: &world.path("cache"),
@@ -82,19 +87,19 @@ pub(crate) fn recipe(world: &World, steps: u64, sets: &[&str]) -> Recipe {
 fn check_frozen(sets: &[&str]) {
     let world = World::new();
     let device = Device::flex();
-    let folder = ModelFolder::open(&world.path("base")).unwrap();
-    let mut base = models::load(&folder, &device).unwrap();
-    let evaluator = Evaluator::load(&folder.dir("evaluator"), &device).unwrap();
+    let base_files = base_files(&world);
+    let mut base = models::load(&base_files, &device).unwrap();
+    let evaluator = Evaluator::load(&base_files.evaluator_dir(), &device).unwrap();
     let picture = datasets::concept::cylinder(1, 0, 64).0.into_raw();
     let look = || evaluator.image_embeddings(&[&picture]).unwrap();
     let (before, seen) = (bits(&mut base), look());
-    let files = folder.hashes().unwrap();
+    let files = base_files.hashes().unwrap();
     let recipe = recipe(&world, 3, sets);
     let (_, fitted) = fit(&world, &recipe, &base, "runs");
     assert!(matches!(fitted, Fitted::Finished { .. }));
     assert_eq!(bits(&mut base), before);
     assert_eq!(look(), seen);
-    assert_eq!(folder.hashes().unwrap(), files);
+    assert_eq!(base_files.hashes().unwrap(), files);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! The loss of a tiny base falls by a stated share in 60 steps.
 
-use checkpoints::folder::ModelFolder;
 use models::Device;
 
-use crate::frozen::{fit, recipe};
+use crate::frozen::{base_files, fit, recipe};
 use crate::world::World;
 
 /// Steps of the training.
@@ -14,8 +13,7 @@ const SHARE: f64 = 0.9;
 #[test]
 fn sixty_steps_lower_the_loss_by_a_tenth() {
     let world = World::new();
-    let folder = ModelFolder::open(&world.path("base")).unwrap();
-    let base = models::load(&folder, &Device::flex()).unwrap();
+    let base = models::load(&base_files(&world), &Device::flex()).unwrap();
     let sets = [
         "adapter={full: {targets: [\"unet.**\"]}}",
         "fit.optimizer.adamw.learning_rate=3.0e-3",

@@ -9,13 +9,17 @@
     reason = "a test ends at the first surprise, and stands outside the program's own rules"
 )]
 
+mod adapters;
 mod architecture;
 mod census;
 mod cli;
+mod families;
 mod frozen;
+mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod hostile;
+mod interchange;
 mod learns;
 mod parity;
 mod recipes;

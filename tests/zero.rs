@@ -1,11 +1,11 @@
 //! Invariant 13: a zero adapter (B = 0, or dose 0) changes no bit.
 
-use checkpoints::folder::ModelFolder;
 use models::adapter::{self, Adapter};
 use models::base::{host_values, tensor_from_host};
-use models::{Base, Device, Tensor};
+use models::{Base, Device, SizeConditions};
 use recipes::{LoraInit, LoraSpec};
 
+use crate::frozen::base_files;
 use crate::world::World;
 
 fn spec() -> LoraSpec {
@@ -26,8 +26,9 @@ fn output(base: &Base) -> Vec<u32> {
     let mut stream = recipes::draws::keyed(1, "zero");
     let noise = recipes::draws::normals(&mut stream, n_values);
     let noisy = tensor_from_host(noise, [1, shape[0], shape[1], shape[2]], &base.device);
-    let context: Tensor<3> = base.text_states(&["a tower"]).unwrap();
-    let output = base.unet.forward(noisy, base.timesteps(321.0, 1), &context, None).unwrap();
+    let sizes = [SizeConditions::whole([base.nominal_side_px(); 2])];
+    let given = base.conditioning(base.text_states(&["a tower"]).unwrap(), &sizes);
+    let output = base.denoise(noisy, base.timesteps(321.0, 1), &given).unwrap();
     host_values(output).unwrap().into_iter().map(f32::to_bits).collect()
 }
 
@@ -51,8 +52,7 @@ fn changing(adapter: &Adapter) -> Adapter {
 #[test]
 fn a_zero_adapter_and_dose_zero_change_no_bit() {
     let world = World::new();
-    let folder = ModelFolder::open(&world.path("base")).unwrap();
-    let base = models::load(&folder, &Device::flex()).unwrap();
+    let base = models::load(&base_files(&world), &Device::flex()).unwrap();
     let fresh = adapter::initial(&adapter::base_layers(&base), &spec(), 7).unwrap();
     assert!(!fresh.modules.is_empty());
     let plain = output(&base);

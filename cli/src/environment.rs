@@ -49,6 +49,93 @@ pub(crate) fn cache_dir() -> PathBuf {
     base.unwrap_or_else(std::env::temp_dir).join("populate")
 }
 
+/// Whether the hub of models may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// Yes, if this build can.
+    Allowed,
+    /// `HF_HUB_OFFLINE` forbids it.
+    Forbidden,
+}
+
+/// The type of [`variable`], so that tests can bring their own.
+type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Where the Hugging Face tools keep models: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE` (its old
+/// name), else `hub` below `HF_HOME`, else below `huggingface` in the user's cache.
+///
+/// Source: `constants.py` of `huggingface_hub`.
+pub(crate) fn hub_cache_dir() -> PathBuf {
+    hub_cache_dir_from(&variable)
+}
+
+fn hub_cache_dir_from(variable: Variables<'_>) -> PathBuf {
+    let named = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
+    let dir = named.map(|path| expanded(&path, variable));
+    dir.unwrap_or_else(|| hub_home_from(variable).join("hub"))
+}
+
+/// `HF_HOME`, else `$XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface`.
+fn hub_home_from(variable: Variables<'_>) -> PathBuf {
+    if let Some(path) = variable("HF_HOME") {
+        return expanded(&path, variable);
+    }
+    let cache = variable("XDG_CACHE_HOME").unwrap_or_else(|| "~/.cache".to_owned());
+    expanded(&cache, variable).join("huggingface")
+}
+
+/// A path with the user's own folder in place of `~` at its beginning.
+fn expanded(path: &str, variable: Variables<'_>) -> PathBuf {
+    match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            let home = variable("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+            home.join(rest.trim_start_matches('/'))
+        }
+        _ => PathBuf::from(path),
+    }
+}
+
+/// `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
+pub(crate) fn hub_network() -> Network {
+    hub_network_from(&variable)
+}
+
+fn hub_network_from(variable: Variables<'_>) -> Network {
+    let wish = variable("HF_HUB_OFFLINE").or_else(|| variable("TRANSFORMERS_OFFLINE"));
+    let wish = wish.map(|value| value.to_ascii_uppercase());
+    if matches!(wish.as_deref(), Some("1" | "ON" | "YES" | "TRUE")) {
+        Network::Forbidden
+    } else {
+        Network::Allowed
+    }
+}
+
+/// `HF_ENDPOINT`, else the public hub; without a slash at the end.
+#[cfg(feature = "download")]
+pub(crate) fn hub_endpoint() -> String {
+    let named = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+    named.trim_end_matches('/').to_owned()
+}
+
+/// The user's token for the hub, never to be shown: `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN` (its
+/// old name), else the content of `HF_TOKEN_PATH`, else of `token` below `HF_HOME`.
+#[cfg(feature = "download")]
+pub(crate) fn hub_token() -> Option<String> {
+    hub_token_from(&variable)
+}
+
+#[cfg(feature = "download")]
+fn hub_token_from(variable: Variables<'_>) -> Option<String> {
+    let trimmed = |text: &str| Some(text.trim().to_owned()).filter(|token| !token.is_empty());
+    let given = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
+    given.as_deref().and_then(trimmed).or_else(|| {
+        let path = variable("HF_TOKEN_PATH").map(|path| expanded(&path, variable));
+        let path = path.unwrap_or_else(|| hub_home_from(variable).join("token"));
+        let bytes = checkpoints::fs::read(&path).ok()?;
+        trimmed(&String::from_utf8_lossy(&bytes))
+    })
+}
+
 /// The root of the CUDA toolkit as cubecl looks for it: `CUDA_PATH`, else the usual places.
 pub(crate) fn cuda_root() -> Option<PathBuf> {
     if let Some(path) = variable("CUDA_PATH") {
@@ -232,6 +319,57 @@ mod tests {
         assert_eq!(wish(&[("CLICOLOR_FORCE", "1")]), ColorWish::Always);
         assert_eq!(wish(&[("CLICOLOR_FORCE", "0")]), ColorWish::Auto);
         assert_eq!(wish(&[("TERM", "dumb")]), ColorWish::Never);
+    }
+
+    fn given(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        let set: BTreeMap<String, String> =
+            set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        move |name| set.get(name).cloned()
+    }
+
+    #[test]
+    fn the_cache_of_the_hub_is_where_its_own_tools_look() {
+        let dir = |set: &[(&str, &str)]| {
+            hub_cache_dir_from(&given(set)).to_str().map(str::to_owned).unwrap_or_default()
+        };
+        let home = ("HOME", "/home/me");
+        assert_eq!(dir(&[home]), "/home/me/.cache/huggingface/hub");
+        let xdg = ("XDG_CACHE_HOME", "~/xdg");
+        assert_eq!(dir(&[home, xdg]), "/home/me/xdg/huggingface/hub");
+        let hf = ("HF_HOME", "/data/hf");
+        assert_eq!(dir(&[home, xdg, hf]), "/data/hf/hub");
+        let old = ("HUGGINGFACE_HUB_CACHE", "/data/old");
+        assert_eq!(dir(&[home, xdg, hf, old]), "/data/old");
+        let new = ("HF_HUB_CACHE", "~/models");
+        assert_eq!(dir(&[home, xdg, hf, old, new]), "/home/me/models");
+    }
+
+    #[test]
+    fn only_a_yes_keeps_the_hub_from_being_asked() {
+        let network = |set: &[(&str, &str)]| hub_network_from(&given(set));
+        assert_eq!(network(&[]), Network::Allowed);
+        for yes in ["1", "on", "YES", "True"] {
+            assert_eq!(network(&[("HF_HUB_OFFLINE", yes)]), Network::Forbidden, "{yes}");
+        }
+        assert_eq!(network(&[("TRANSFORMERS_OFFLINE", "1")]), Network::Forbidden);
+        let newer_wins = [("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")];
+        assert_eq!(network(&newer_wins), Network::Allowed);
+    }
+
+    #[cfg(feature = "download")]
+    #[test]
+    fn the_token_comes_from_the_environment_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        checkpoints::fs::atomic_write(&folder.path().join("token"), b"from home\n").unwrap();
+        checkpoints::fs::atomic_write(&folder.path().join("other"), b" from path\n").unwrap();
+        let home = folder.path().display().to_string();
+        let path = folder.path().join("other").display().to_string();
+        let token = |set: &[(&str, &str)]| hub_token_from(&given(set));
+        let (home, path) = (("HF_HOME", home.as_str()), ("HF_TOKEN_PATH", path.as_str()));
+        assert_eq!(token(&[home]).as_deref(), Some("from home"));
+        assert_eq!(token(&[home, path]).as_deref(), Some("from path"));
+        assert_eq!(token(&[home, path, ("HF_TOKEN", " t \n")]).as_deref(), Some("t"));
+        assert_eq!(token(&[("HF_HOME", "/nonexistent")]), None);
     }
 
     #[test]

@@ -54,6 +54,21 @@ pub(crate) enum JobError {
         /// Advice.
         hint: Option<String>,
     },
+    /// A model in the cache of the hub.
+    #[error(transparent)]
+    Hub(#[from] checkpoints::hub::HubError),
+    /// A model that is not on this machine, where it is not fetched.
+    #[error("{message}")]
+    Absent {
+        /// What is missing.
+        message: String,
+        /// The command that fetches it.
+        hint: String,
+    },
+    /// A model that could not be fetched.
+    #[cfg(feature = "download")]
+    #[error(transparent)]
+    Download(#[from] crate::download::DownloadError),
     /// Attempt after attempt was stopped before its first step.
     #[error("no progress: {attempts} attempts in a row began at step {step} and ended there")]
     Stalled {
@@ -99,6 +114,10 @@ impl JobError {
             Self::Data { .. } | Self::Diffusion(_) => Exit::Data,
             Self::Checkpoint(error) => exit::from_checkpoint(error.kind()),
             Self::Model(error) => exit::from_model(error),
+            Self::Hub(error) => exit::from_hub(error),
+            Self::Absent { .. } => Exit::Misconfigured,
+            #[cfg(feature = "download")]
+            Self::Download(error) => error.exit(),
             Self::Train(error) => match error.kind() {
                 TrainErrorKind::Recipe => Exit::Usage,
                 TrainErrorKind::Data => Exit::Data,
@@ -131,6 +150,10 @@ impl JobError {
                 error.hint()
             }
             Self::Model(error) | Self::Pretrain(PretrainError::Model(error)) => error.hint(),
+            Self::Hub(error) => error.hint(),
+            Self::Absent { hint, .. } => Some(hint.clone()),
+            #[cfg(feature = "download")]
+            Self::Download(error) => error.hint(),
             Self::Diffusion(error) => error.hint(),
             Self::Train(error) => error.hint(),
             Self::Eval(error) => error.hint(),

@@ -1,6 +1,7 @@
 //! The exit codes: the interface to schedulers and scripts, and the only place with the numbers.
 
 use checkpoints::ErrorKind;
+use checkpoints::hub::{HubError, HubErrorKind};
 use datasets::DatasetError;
 use eval::EvalError;
 use models::ModelError;
@@ -66,6 +67,17 @@ pub(crate) const fn from_checkpoint(kind: ErrorKind) -> Exit {
         ErrorKind::Io => Exit::Io,
         ErrorKind::Locked => Exit::Locked,
         ErrorKind::Recipe => Exit::Usage,
+    }
+}
+
+/// The end that an error of a model in the cache of the hub deserves.
+pub(crate) const fn from_hub(error: &HubError) -> Exit {
+    match error.kind() {
+        HubErrorKind::Name => Exit::Usage,
+        // Jobs do not fetch what they lack: that is for whoever sets the machine up.
+        HubErrorKind::Absent => Exit::Misconfigured,
+        HubErrorKind::Weights | HubErrorKind::Damaged => Exit::Data,
+        HubErrorKind::Files(kind) => from_checkpoint(kind),
     }
 }
 

@@ -3,14 +3,18 @@
 //! Alone meets the outside world: arguments, environment, clock, terminal, signals, sensors, exit
 //! codes. What is computed belongs to the crates below; each verb is one file of `commands`.
 
+mod adapter_file;
 mod args;
 mod commands;
 mod device;
 mod diagnostic;
+#[cfg(feature = "download")]
+mod download;
 mod drawing;
 mod environment;
 mod error;
 mod exit;
+mod hub;
 mod picture;
 mod previews;
 mod progress;

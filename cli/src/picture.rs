@@ -1,6 +1,7 @@
 //! Pictures as files: sheets of several, and PNG bytes that tell how they were made.
 
 use image::codecs::png::PngEncoder;
+use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
 use crate::error::JobError;
@@ -20,7 +21,7 @@ pub(crate) fn sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
     for (row, pictures) in (0_i64..).zip(rows) {
         for (column, picture) in (0_i64..).zip(pictures) {
             let at = |index: i64, px: u32| index * i64::from(px + GAP_PX);
-            image::imageops::replace(&mut sheet, picture, at(column, width), at(row, height));
+            imageops::replace(&mut sheet, picture, at(column, width), at(row, height));
         }
     }
     sheet
@@ -36,6 +37,21 @@ pub(crate) fn square(pictures: Vec<RgbImage>) -> Vec<Vec<RgbImage>> {
         rows.push(std::mem::replace(&mut rest, tail));
     }
     rows
+}
+
+/// The picture, or a smaller one of the same shape whose longer side is `side_px`.
+pub(crate) fn within(picture: &RgbImage, side_px: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let longest = width.max(height);
+    if longest <= side_px {
+        return picture.clone();
+    }
+    let side = |px: u32| {
+        let share = u64::from(px) * u64::from(side_px) / u64::from(longest);
+        // No longer than the side, so that the conversion never falls back.
+        u32::try_from(share).unwrap_or(side_px).max(1)
+    };
+    imageops::resize(picture, side(width), side(height), FilterType::Lanczos3)
 }
 
 /// A picture as PNG, with texts under their keywords.
@@ -115,6 +131,16 @@ mod tests {
         let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
         assert!(holds(b"tEXtparameters\0a tower\nSteps: 3"));
         assert!(holds("iTXtpopulate\0\0\0\0\0{\"prompt\":\"塔\"}".as_bytes()));
+    }
+
+    #[test]
+    fn a_smaller_picture_keeps_its_shape() {
+        let picture = RgbImage::from_pixel(600, 300, image::Rgb([7, 8, 9]));
+        let small = within(&picture, 256);
+        assert_eq!(small.dimensions(), (256, 128));
+        assert!(small.pixels().all(|pixel| pixel.0 == [7, 8, 9]));
+        assert_eq!(within(&picture, 600), picture);
+        assert_eq!(within(&RgbImage::new(1000, 1), 10).dimensions(), (10, 1));
     }
 
     #[test]

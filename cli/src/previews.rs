@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use checkpoints::TensorFile;
 use image::RgbImage;
 use models::base::tensor_from_host;
-use models::{Base, Network, Slot, Visitor};
+use models::{Base, SizeConditions, Slot, Visitor};
 use recipes::draws::Purpose;
 use recipes::{PreviewsSpec, Recipe};
 
-use crate::drawing::{Drawing, Start, draw};
+use crate::drawing::{Drawing, Method, Start, Tiles, draw};
 use crate::error::JobError;
 use crate::stage;
 
@@ -19,7 +19,7 @@ use crate::stage;
 pub(crate) struct Previews {
     base: Base,
     spec: PreviewsSpec,
-    latent_shape: [usize; 3],
+    method: Method,
     last_step: u64,
 }
 
@@ -30,13 +30,21 @@ impl Previews {
     ///
     /// A picture size that the base cannot draw.
     pub(crate) fn new(recipe: &Recipe, base: &Base) -> Result<Self, JobError> {
-        let side_px = recipe.dataset.image_options().side_px as usize;
-        Ok(Self {
-            base: base.clone(),
-            spec: recipe.fit.previews.clone(),
-            latent_shape: base.latent_shape([side_px; 2])?,
-            last_step: recipe.fit.steps,
-        })
+        let size_px = [recipe.dataset.image_options().side_px as usize; 2];
+        let spec = recipe.fit.previews.clone();
+        let method = Method {
+            sampler: eval::sample::sampler_kind(&spec.sampler),
+            spacing: spec.sampler.spacing,
+            steps: spec.sampler.steps as usize,
+            guidance_scale: spec.guidance_scale,
+            guidance_rescale: spec.guidance_rescale,
+            strength: 1.0,
+            sizes: SizeConditions::whole(size_px),
+            latent_shape: base.latent_shape(size_px)?,
+            tiles: Tiles::Auto,
+            batch: None,
+        };
+        Ok(Self { base: base.clone(), spec, method, last_step: recipe.fit.steps })
     }
 
     /// Whether a preview belongs after this step.
@@ -83,18 +91,14 @@ impl Previews {
     }
 
     fn rows(&self, base: &Base, stop: &AtomicBool) -> Result<Vec<Vec<RgbImage>>, JobError> {
-        let start = |&seed: &u64| Start::of_seed(seed, self.latent_shape, Purpose::Preview);
+        let shape = self.method.latent_shape;
+        let start = |&seed: &u64| Start::of_seed(seed, shape, Purpose::Preview);
         let starts: Vec<Start> = self.spec.seeds.iter().map(start).collect();
-        let row = |prompt: &String| {
-            let drawing = Drawing {
-                prompt,
-                negative: "",
-                sampler: eval::sample::sampler_kind(&self.spec.sampler),
-                steps: self.spec.sampler.steps as usize,
-                guidance_scale: self.spec.guidance_scale,
-                latent_shape: self.latent_shape,
-            };
-            draw(base, &drawing, &starts, stop, &mut |_| {})
+        let row = |prompt: &String| -> Result<Vec<RgbImage>, JobError> {
+            let drawing = Drawing { prompt, negative: "", method: self.method };
+            let mut pictures: Vec<RgbImage> = Vec::new();
+            draw(base, &drawing, &starts, stop, &mut pictures)?;
+            Ok(pictures)
         };
         self.spec.prompts.iter().map(row).collect()
     }
@@ -104,8 +108,9 @@ impl Previews {
 fn replace_parameters(base: &mut Base, file: &TensorFile) -> Result<(), JobError> {
     let device = base.device.clone();
     let mut replace = Replace { file, device: &device, failure: None };
-    base.unet.visit("unet", &mut replace);
-    base.text_encoder.visit("text_encoder", &mut replace);
+    for (component, network) in base.adapted() {
+        network.visit(component, &mut replace);
+    }
     replace.failure.map_or(Ok(()), |error| Err(error.into()))
 }
 

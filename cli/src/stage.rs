@@ -3,22 +3,26 @@
 use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 
-use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::{AttemptRecord, RunFolder, run_id};
+use checkpoints::{Family, ModelFiles, ModelOptions, Predicts, WhichWeights};
 use datasets::{Dataset, Warning};
 use models::adapter::{self, Exchanged};
 use models::{Base, Device};
-use recipes::{BaseSpec, Loaded, PredictionSpec, Recipe};
+use recipes::{
+    BasePrediction, BaseSpec, Loaded, ModelSpec, PredictionSpec, Recipe, WeightsSet, WeightsSource,
+    ZeroTerminalSnr,
+};
 
 use crate::environment;
 use crate::error::JobError;
+use crate::hub;
 use crate::terminal::Terminal;
 
 /// A recipe with what it names, opened and hashed; no weight is on a device yet.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// The base's folder.
-    pub(crate) base_folder: ModelFolder,
+    /// The base's files.
+    pub(crate) base_files: ModelFiles,
     /// One hash of the base.
     pub(crate) base_sha256: String,
     /// The pictures.
@@ -34,11 +38,11 @@ impl Opened {
     ///
     /// Every problem of the pictures; a base that is not there.
     pub(crate) fn of(recipe: &Recipe) -> Result<Self, JobError> {
-        let base_folder = base_folder(&recipe.base)?;
-        let base_sha256 = base_folder.sha256()?;
+        let base_files = base_files(&recipe.base)?;
+        let base_sha256 = base_files.sha256()?;
         let dataset = datasets::open(&recipe.dataset)?;
         let fingerprint = recipes::fingerprint(recipe, &base_sha256, &dataset.sha256);
-        Ok(Self { base_folder, base_sha256, dataset, fingerprint })
+        Ok(Self { base_files, base_sha256, dataset, fingerprint })
     }
 
     /// Name of the run directory, unless the user gives one.
@@ -47,23 +51,109 @@ impl Opened {
     }
 }
 
-/// The folder of a base; the embedded one is unpacked into the user's cache.
-pub(crate) fn base_folder(spec: &BaseSpec) -> Result<ModelFolder, JobError> {
-    Ok(match spec {
-        BaseSpec::Postcards => checkpoints::postcards::folder(&environment::cache_dir())?,
-        BaseSpec::Folder { weights } => ModelFolder::open(weights)?,
+/// The files of a base; the embedded one is unpacked into the user's cache.
+///
+/// # Errors
+///
+/// Files that are missing or are no base; a base of another family than the recipe says.
+pub(crate) fn base_files(spec: &BaseSpec) -> Result<ModelFiles, JobError> {
+    let (model, expected) = match spec {
+        BaseSpec::Postcards => {
+            return Ok(checkpoints::postcards::folder(&environment::cache_dir())?.into());
+        }
+        BaseSpec::Folder { weights } => {
+            return Ok(ModelFiles::open(weights, &ModelOptions::default())?);
+        }
+        BaseSpec::Sd1(model) => (model, Family::Sd1),
+        BaseSpec::Sd2(model) => (model, Family::Sd2),
+        BaseSpec::Sdxl(model) => (model, Family::Sdxl),
+    };
+    let files = open_weights(&model.weights, model_options(model))?;
+    check_family(expected, &files)?;
+    Ok(files)
+}
+
+/// Opens weights that lie at a path or in the cache of the Hugging Face hub.
+///
+/// # Errors
+///
+/// Files that are missing or are no base.
+pub(crate) fn open_weights(
+    source: &WeightsSource,
+    options: ModelOptions,
+) -> Result<ModelFiles, JobError> {
+    match source {
+        WeightsSource::Path(path) => Ok(ModelFiles::open(path, &options)?),
+        WeightsSource::Hub(model) => {
+            // A snapshot lies in a folder that is named by its commit, which tells a reader nothing.
+            let name = options.name.or_else(|| model.repo.rsplit('/').next().map(str::to_owned));
+            let path = hub::local_path(model, options.variant.as_deref())?;
+            Ok(ModelFiles::open(&path, &ModelOptions { name, ..options })?)
+        }
+    }
+}
+
+fn model_options(model: &ModelSpec) -> ModelOptions {
+    ModelOptions {
+        variant: model.variant.clone(),
+        vae: model.vae.clone(),
+        which: match model.weights_set {
+            WeightsSet::Plain => WhichWeights::Plain,
+            WeightsSet::Average => WhichWeights::Average,
+        },
+        prediction: match model.prediction {
+            BasePrediction::Auto => None,
+            BasePrediction::Epsilon => Some(Predicts::Epsilon),
+            BasePrediction::V => Some(Predicts::V),
+            BasePrediction::Sample => Some(Predicts::Sample),
+        },
+        zero_terminal_snr: match model.zero_terminal_snr {
+            ZeroTerminalSnr::Auto => None,
+            ZeroTerminalSnr::On => Some(true),
+            ZeroTerminalSnr::Off => Some(false),
+        },
+        name: None,
+    }
+}
+
+fn check_family(expected: Family, files: &ModelFiles) -> Result<(), JobError> {
+    let found = files.family();
+    if found == expected {
+        return Ok(());
+    }
+    let advice = match found {
+        Family::Postcards => "it has the structure of none of the released families".to_owned(),
+        Family::Sd1 | Family::Sd2 | Family::Sdxl => {
+            format!("write `base: {{ {}: {{ weights: … }} }}`, or name other weights", found.name())
+        }
+    };
+    Err(JobError::Data {
+        message: format!(
+            "`{}` is {}, expected {} (`base.{}`)",
+            files.path().display(),
+            found.title(),
+            expected.title(),
+            expected.name()
+        ),
+        hint: Some(advice),
     })
 }
 
 /// The folder of the evaluator: the recipe's own, or the one beside the base.
-pub(crate) fn evaluator_folder(recipe: &Recipe, base_folder: &ModelFolder) -> PathBuf {
+pub(crate) fn evaluator_folder(recipe: &Recipe, base_files: &ModelFiles) -> PathBuf {
     let named = recipe.census.as_ref().and_then(|census| census.evaluator.clone());
-    named.unwrap_or_else(|| base_folder.dir("evaluator"))
+    named.unwrap_or_else(|| base_files.evaluator_dir())
 }
 
-/// Loads the base of a folder.
-pub(crate) fn load_base(folder: &ModelFolder, device: &Device) -> Result<Base, JobError> {
-    Ok(models::load(folder, device)?)
+/// Loads the base of a recipe.
+pub(crate) fn load_base(
+    recipe: &Recipe,
+    opened: &Opened,
+    device: &Device,
+) -> Result<Base, JobError> {
+    let mut base = models::load(&opened.base_files, device)?;
+    base.clip_skip = recipe.base.model().map_or(1, |model| model.clip_skip as usize);
+    Ok(base)
 }
 
 /// The recipe of a settlement; a training from scratch has neither adapter nor census.

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoints::energy::Phase;
-use checkpoints::folder::ModelFolder;
 use checkpoints::run_dir::{Checkpoint, Heartbeat, RunDir, RunFolder};
-use checkpoints::{CheckpointError, TensorFile, Watch};
+use checkpoints::{CheckpointError, ModelFiles, ModelOptions, TensorFile, Watch};
 use eval::{CensusEvent, CensusJob, Change, Counted, EvalError, World};
 use models::adapter::Adapter;
 use models::{Base, Evaluator};
@@ -120,8 +119,8 @@ fn count(
 ) -> Result<Counted, JobError> {
     let Counting { recipe, opened, run, device, .. } = *counting;
     let checkpoint = finished(recipe, run)?;
-    let base = stage::load_base(&opened.base_folder, &device.device)?;
-    let folder = stage::evaluator_folder(recipe, &opened.base_folder);
+    let base = stage::load_base(recipe, opened, &device.device)?;
+    let folder = stage::evaluator_folder(recipe, &opened.base_files);
     let evaluator = Evaluator::load(&folder, &device.device)?;
     let trained = trained(&checkpoint, run, &base)?;
     let hashes = BTreeMap::from([
@@ -139,7 +138,9 @@ fn count(
         evaluator: &evaluator,
         world: match recipe.base {
             BaseSpec::Postcards => World::Postcards,
-            BaseSpec::Folder { .. } => World::Unknown,
+            BaseSpec::Folder { .. } | BaseSpec::Sd1(_) | BaseSpec::Sd2(_) | BaseSpec::Sdxl(_) => {
+                World::Unknown
+            }
         },
         tool: TOOL,
         hashes: &hashes,
@@ -204,8 +205,9 @@ fn trained(checkpoint: &Checkpoint, run: &RunFolder, base: &Base) -> Result<Trai
         let adapter = Box::new(stage::read_adapter(&path, base)?.adapter);
         return Ok(Trained::Adapter { adapter, sha256 });
     }
-    let folder = ModelFolder::open(&run.path().join(TRAINED_BASE))?;
-    let (loaded, sha256) = (stage::load_base(&folder, &base.device)?, folder.sha256()?);
+    let files = ModelFiles::open(&run.path().join(TRAINED_BASE), &ModelOptions::default())?;
+    let (mut loaded, sha256) = (models::load(&files, &base.device)?, files.sha256()?);
+    loaded.clip_skip = base.clip_skip;
     Ok(Trained::Base { base: Box::new(loaded), sha256 })
 }
 

@@ -2,12 +2,16 @@
 
 mod census;
 mod completions;
+mod convert;
 mod doctor;
+mod extract;
 mod generate;
 mod inspect;
+mod merge;
 mod plan;
 mod pretrain;
 mod report;
+mod resize;
 mod resume;
 mod run;
 mod schema;
@@ -94,6 +98,10 @@ pub(crate) fn execute(
         Verb::Report(arguments) => report::execute(arguments, &job),
         Verb::Run(arguments) => run::execute(arguments, &job),
         Verb::Generate(arguments) => generate::execute(arguments, &job),
+        Verb::Convert(arguments) => convert::execute(arguments, &job),
+        Verb::Merge(arguments) => merge::execute(arguments, &job),
+        Verb::Extract(arguments) => extract::execute(arguments, &job),
+        Verb::Resize(arguments) => resize::execute(arguments, &job),
         Verb::Inspect(arguments) => inspect::execute(arguments, &job),
         Verb::Doctor(arguments) => doctor::execute(arguments, &job),
         Verb::Schema(arguments) => Ok(schema::execute(arguments, &job)),

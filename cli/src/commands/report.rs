@@ -7,7 +7,7 @@ use checkpoints::run_dir::RunFolder;
 use eval::gate::Judgement;
 use eval::report::json::CensusReport;
 use eval::report::{Energy, Metric, RunInfo, prose, render};
-use recipes::{AdapterSpec, BaseSpec, GatesSpec, Recipe};
+use recipes::{AdapterSpec, BaseSpec, GatesSpec, Recipe, WeightsSource};
 use serde_json::{Value, json};
 
 use super::census::report_path;
@@ -86,7 +86,9 @@ pub(crate) fn write_report(
         name: recipe.name.clone(),
         picture_noun: match recipe.base {
             BaseSpec::Postcards => "postcard",
-            BaseSpec::Folder { .. } => "picture",
+            BaseSpec::Folder { .. } | BaseSpec::Sd1(_) | BaseSpec::Sd2(_) | BaseSpec::Sdxl(_) => {
+                "picture"
+            }
         }
         .to_owned(),
         prompts: manifest.prompts,
@@ -117,6 +119,12 @@ fn gates_hold(census: &CensusReport, gates: &GatesSpec) -> bool {
     })
 }
 
+/// Reports are given away: the name of a folder or file, not its path.
+fn last_part(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "folder".to_owned())
+}
+
 fn facts(
     recipe: &Recipe,
     run: &RunFolder,
@@ -124,10 +132,13 @@ fn facts(
 ) -> Result<Vec<(String, String)>, JobError> {
     let base = match &recipe.base {
         BaseSpec::Postcards => "postcards (embedded)".to_owned(),
-        // Reports are given away: the folder's name, not its path.
-        BaseSpec::Folder { weights } => weights
-            .file_name()
-            .map_or_else(|| "folder".to_owned(), |name| name.to_string_lossy().into_owned()),
+        BaseSpec::Folder { weights } => last_part(weights),
+        BaseSpec::Sd1(model) | BaseSpec::Sd2(model) | BaseSpec::Sdxl(model) => {
+            match &model.weights {
+                WeightsSource::Path(path) => last_part(path),
+                WeightsSource::Hub(model) => model.to_string(),
+            }
+        }
     };
     let trained = match &recipe.adapter {
         AdapterSpec::Lora(lora) => format!("LoRA, rank {}, alpha {}", lora.rank, lora.alpha),

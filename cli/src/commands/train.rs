@@ -310,7 +310,7 @@ impl UnderWay<'_> {
 
     /// Trains; gives the results, or nothing if a stop was requested.
     fn fit(&self, spending: &mut Spending) -> Result<Option<Vec<PathBuf>>, JobError> {
-        let base = stage::load_base(&self.opened.base_folder, &self.device.device)?;
+        let base = stage::load_base(self.recipe, self.opened, &self.device.device)?;
         stage::check_prediction(self.recipe, &base)?;
         stage::warn_of_side(self.recipe, &base, self.job.terminal);
         let mut recorder = Recorder::new(Instruments {
@@ -327,7 +327,7 @@ impl UnderWay<'_> {
             let training = trainer::Job {
                 recipe: self.recipe,
                 base: &base,
-                base_folder: &self.opened.base_folder,
+                base_files: &self.opened.base_files,
                 dataset: &self.opened.dataset,
                 run: self.run,
                 cache_dir: &environment::cache_dir(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use checkpoints::folder::ModelFolder;
+use checkpoints::{ModelFiles, ModelOptions};
 use eval::base_figures::{BaseFigures, Extent, FacetFigures, base_figures};
 use models::Evaluator;
 use recipes::BaseSpec;
@@ -24,13 +24,13 @@ pub(super) fn measure(
     model_card: Option<&Path>,
     job: &Job<'_>,
 ) -> Result<Outcome, JobError> {
-    let folder = match dir {
-        Some(dir) => ModelFolder::open(dir)?,
-        None => stage::base_folder(&BaseSpec::Postcards)?,
+    let files = match dir {
+        Some(dir) => ModelFiles::open(dir, &ModelOptions::default())?,
+        None => stage::base_files(&BaseSpec::Postcards)?,
     };
     let device = job.device()?;
-    let base = stage::load_base(&folder, &device.device)?;
-    let evaluator = Evaluator::load(&folder.dir("evaluator"), &device.device)?;
+    let base = models::load(&files, &device.device)?;
+    let evaluator = Evaluator::load(&files.evaluator_dir(), &device.device)?;
     let card = model_card.map(Card::read).transpose()?;
     let extent = Extent::FULL;
     job.terminal.say(&format!(
@@ -38,7 +38,7 @@ pub(super) fn measure(
         extent.reconstructions, extent.renderings, extent.unasked, extent.asked_per_value
     ));
     let figures = base_figures(&base, &evaluator, extent)?;
-    let (missed, sha256) = (figures.shortfalls(), folder.sha256()?);
+    let (missed, sha256) = (figures.shortfalls(), files.sha256()?);
     if let Some(card) = card {
         card.write(&table(&figures, &sha256, &device.name))?;
     }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn the_shipped_card_speaks_of_the_shipped_base() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoints/postcards");
-        let sha256 = ModelFolder::open(&dir).unwrap().sha256().unwrap();
+        let sha256 = ModelFiles::open(&dir, &ModelOptions::default()).unwrap().sha256().unwrap();
         let card = checkpoints::fs::read(&dir.join("README.md")).unwrap();
         let stated = format!("; base {}.", &sha256[..12]);
         assert!(String::from_utf8_lossy(&card).contains(&stated), "expected `{stated}`");

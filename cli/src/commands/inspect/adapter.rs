@@ -3,76 +3,99 @@
 use std::collections::BTreeMap;
 
 use checkpoints::adapter_metadata::gives_away;
-use checkpoints::{CheckpointError, HostTensor, TensorFile};
+use checkpoints::key_map::Part;
+use checkpoints::{CheckpointError, TensorFile};
+use models::adapter::{Factors, adapter_family, delta_norm};
 use serde_json::{Value, json};
 
-use super::{Findings, counted, name};
+use super::{Findings, name};
+use crate::adapter_file::counted;
 use crate::error::JobError;
 use crate::progress::figure;
 
-/// Endings of the first factor's key, with whose spelling it is.
-const DOWN: [(&str, &str); 4] = [
-    (".lora_down.weight", "kohya"),
-    (".lora_A.weight", "diffusers or PEFT"),
-    (".lora.down.weight", "old diffusers"),
-    (".lora_A.default.weight", "PEFT"),
+/// Endings of the keys of both factors, with whose spelling it is.
+const FACTORS: [(&str, &str, &str); 7] = [
+    (".lora_down.weight", ".lora_up.weight", "kohya"),
+    (".lora_A.weight", ".lora_B.weight", "diffusers or PEFT"),
+    (".lora_A.default.weight", ".lora_B.default.weight", "PEFT"),
+    (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight", "old diffusers"),
+    (".lora.down.weight", ".lora.up.weight", "old diffusers"),
+    ("_lora.down.weight", "_lora.up.weight", "old diffusers"),
+    (".lora_A", ".lora_B", "PEFT"),
 ];
-/// Endings of the second factor's key, in the order of [`DOWN`].
-const UP: [&str; 4] =
-    [".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B.default.weight"];
 
-/// Whether a file's names are those of an adapter.
+/// Whether a file's names are those of an adapter of any kind.
 pub(super) fn is_adapter(file: &TensorFile) -> bool {
-    file.names().any(|name| stem_of(name, &DOWN.map(|(ending, _)| ending)).is_some())
+    file.names().any(|name| down_of(name).is_some() || Part::other_kind(name).is_some())
 }
 
-fn stem_of<'a>(name: &'a str, endings: &[&str]) -> Option<(&'a str, usize)> {
-    endings.iter().enumerate().find_map(|(index, ending)| Some((name.strip_suffix(ending)?, index)))
-}
-
-/// Whether what the header gives away is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Privacy {
-    /// It is.
-    Asked,
-    /// It is not.
-    NotAsked,
+/// What stands before the ending of a first factor, the key of the second, and whose spelling it is.
+fn down_of(key: &str) -> Option<(&str, String, &'static str)> {
+    FACTORS.iter().find_map(|(down, up, form)| {
+        let stem = key.strip_suffix(down)?;
+        Some((stem, format!("{stem}{up}"), *form))
+    })
 }
 
 /// One adapted layer.
 struct Module {
     rank: usize,
     alpha: Option<f64>,
-    /// ‖α/r·B·A‖, Frobenius; `None` if a factor is missing.
+    /// ‖α/r·B·A‖, Frobenius; `None` if a factor is missing or not finite.
     norm: Option<f64>,
     finite: bool,
 }
 
+/// Everything about a file but its modules.
+struct About {
+    /// Whose names it uses, several joined by `and`.
+    form: String,
+    /// Title of the family, as far as keys and header tell it.
+    family: Option<&'static str>,
+    /// Kinds of adapters other than a plain LoRA, with the number of their keys.
+    kinds: BTreeMap<&'static str, usize>,
+    /// Types of the factors, with the number of tensors.
+    dtypes: BTreeMap<&'static str, usize>,
+}
+
 /// Reads every module of an adapter file.
-pub(super) fn inspect(file: &TensorFile, privacy: Privacy) -> Result<Findings, JobError> {
+pub(super) fn inspect(file: &TensorFile) -> Result<Findings, JobError> {
     let mut modules = BTreeMap::new();
-    let mut form = "unknown";
+    let mut forms: Vec<&str> = Vec::new();
+    let mut kinds = BTreeMap::new();
+    let mut dtypes = BTreeMap::new();
     for key in file.names() {
-        if let Some((stem, index)) = stem_of(key, &DOWN.map(|(ending, _)| ending)) {
-            form = DOWN[index].1;
-            modules.insert(stem.to_owned(), module(file, stem, (key, UP[index]))?);
+        if let Some(kind) = Part::other_kind(key) {
+            *kinds.entry(kind).or_insert(0) += 1;
+        }
+        if let Some(info) = file.info(key).filter(|_| key.strip_suffix(".alpha").is_none()) {
+            *dtypes.entry(info.dtype.name()).or_insert(0) += 1;
+        }
+        if let Some((stem, up_key, form)) = down_of(key) {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+            modules.insert(stem.to_owned(), module(file, stem, (key, &up_key))?);
         }
     }
-    let mut findings = described(file, form, &modules);
-    if privacy == Privacy::Asked {
-        let told = gives_away(file.metadata());
-        findings.lines.push(format!("gives away {}:", counted(told.len(), "fact")));
-        for (key, reason) in &told {
-            findings.lines.push(format!("  {key}: {reason}"));
-        }
-        let told: BTreeMap<&str, &str> = told.into_iter().collect();
-        findings.record["gives_away"] = json!(told);
+    let form = if forms.is_empty() { "unknown".to_owned() } else { forms.join(" and ") };
+    let family = adapter_family(file).map(checkpoints::Family::title);
+    Ok(described(file, &About { form, family, kinds, dtypes }, &modules))
+}
+
+/// Adds what the header gives away.
+pub(super) fn privacy(file: &TensorFile, findings: &mut Findings) {
+    let told = gives_away(file.metadata());
+    findings.lines.push(format!("gives away {}:", counted(told.len(), "fact")));
+    for (key, reason) in &told {
+        findings.lines.push(format!("  {key}: {reason}"));
     }
-    Ok(findings)
+    let told: BTreeMap<&str, &str> = told.into_iter().collect();
+    findings.record["gives_away"] = json!(told);
 }
 
 fn module(file: &TensorFile, stem: &str, keys: (&str, &str)) -> Result<Module, CheckpointError> {
-    let (down_key, up_ending) = keys;
+    let (down_key, up_key) = keys;
     let down = file.read(down_key)?;
     let rank = down.shape.first().copied().unwrap_or(0);
     let alpha_key = format!("{stem}.alpha");
@@ -80,33 +103,16 @@ fn module(file: &TensorFile, stem: &str, keys: (&str, &str)) -> Result<Module, C
         Some(_) => file.read(&alpha_key)?.f32().first().map(|&alpha| f64::from(alpha)),
         None => None,
     };
-    let up_key = format!("{stem}{up_ending}");
-    if file.info(&up_key).is_none() {
+    if file.info(up_key).is_none() {
         return Ok(Module { rank, alpha, norm: None, finite: down.all_finite() });
     }
-    let up = file.read(&up_key)?;
-    let finite = down.all_finite() && up.all_finite();
-    let scale = alpha.map_or(1.0, |alpha| alpha / real(rank.max(1)));
-    let norm = (finite && rank > 0).then(|| product_norm(&up, &down, rank) * scale.abs());
+    let up = file.read(up_key)?;
+    let finite = down.all_finite() && up.all_finite() && alpha.is_none_or(f64::is_finite);
+    let fits = rank > 0 && up.len().is_multiple_of(rank) && up.shape.get(1) == Some(&rank);
+    // Without alpha the scale is 1.
+    let factors = Factors { alpha: alpha.unwrap_or(real(rank)), down, up };
+    let norm = (finite && fits).then(|| delta_norm(&factors));
     Ok(Module { rank, alpha, norm, finite })
-}
-
-/// ‖B·A‖ without the product: its square is the trace of (BᵀB)(AAᵀ), both `[r, r]`.
-fn product_norm(up: &HostTensor, down: &HostTensor, rank: usize) -> f64 {
-    let (up, down) = (up.f32(), down.f32());
-    let (n_out, n_in) = (up.len() / rank, down.len() / rank);
-    let mut squared = 0.0;
-    for i in 0..rank {
-        for j in 0..rank {
-            let of_up: f64 =
-                (0..n_out).map(|o| f64::from(up[o * rank + i]) * f64::from(up[o * rank + j])).sum();
-            let of_down: f64 = (0..n_in)
-                .map(|k| f64::from(down[i * n_in + k]) * f64::from(down[j * n_in + k]))
-                .sum();
-            squared += of_up * of_down;
-        }
-    }
-    squared.max(0.0).sqrt()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
@@ -114,48 +120,50 @@ const fn real(n: usize) -> f64 {
     n as f64
 }
 
-fn described(file: &TensorFile, form: &str, modules: &BTreeMap<String, Module>) -> Findings {
+fn described(file: &TensorFile, about: &About, modules: &BTreeMap<String, Module>) -> Findings {
     let ranks = distinct(modules.values().map(|module| module.rank.to_string()));
     let alphas = distinct(modules.values().map(|m| m.alpha.map_or("none".to_owned(), figure)));
-    let dead: Vec<&String> =
-        modules.iter().filter(|(_, m)| m.norm == Some(0.0)).map(|(stem, _)| stem).collect();
-    let broken: Vec<&String> = modules
-        .iter()
-        .filter(|(_, m)| !m.finite || m.norm.is_none())
-        .map(|(stem, _)| stem)
-        .collect();
     let blocks = blocks(modules);
     let mut lines = vec![
-        format!("{}: adapter, {form} names", name(file.path())),
+        format!("{}: adapter, {} names", name(file.path()), about.form),
+        format!("for {}", about.family.unwrap_or("a base that its keys do not tell")),
         format!("{}, rank {ranks}, alpha {alphas}", counted(modules.len(), "module")),
-        "norm of the change by block:".to_owned(),
+        format!("factors in {}", counts(&about.dtypes)),
     ];
+    for (kind, n) in &about.kinds {
+        lines.push(format!("{} of {kind}, which is not read here", counted(*n, "key")));
+    }
+    if !blocks.is_empty() {
+        lines.push("norm of the change by block:".to_owned());
+    }
     lines.extend(blocks.iter().map(|(block, norm)| format!("  {block:<28} {}", figure(*norm))));
-    if !dead.is_empty() {
-        lines.push(format!(
-            "{} without effect, the first is {}",
-            counted(dead.len(), "module"),
-            dead[0]
-        ));
-    }
-    if !broken.is_empty() {
-        let n_broken = counted(broken.len(), "module");
-        lines.push(format!("{n_broken} incomplete or not finite, the first is {}", broken[0]));
-    }
-    lines.push(format!(
-        "{} in the header:",
-        counted(file.metadata().len(), "entry").replace("entrys", "entries")
-    ));
+    lines.extend(defects(modules));
+    let n_entries = file.metadata().len();
+    let entries = if n_entries == 1 { "entry" } else { "entries" };
+    lines.push(format!("{n_entries} {entries} in the header:"));
     lines.extend(file.metadata().iter().map(|(key, value)| format!("  {key}: {}", short(value))));
     lines.push(format!("sha256 of the file:    {}", file.file_sha256()));
     lines.push(format!("sha256 of the tensors: {}", file.tensors_sha256()));
-    let record = record(file, form, modules, &blocks);
+    let record = record(file, about, modules, &blocks);
     Findings { lines, record }
+}
+
+/// Modules that do nothing or cannot do what they should.
+fn defects(modules: &BTreeMap<String, Module>) -> Vec<String> {
+    let named = |is: &dyn Fn(&Module) -> bool, what: &str| {
+        let found: Vec<&String> =
+            modules.iter().filter(|(_, module)| is(module)).map(|(stem, _)| stem).collect();
+        let first = found.first()?;
+        Some(format!("{} {what}, the first is {first}", counted(found.len(), "module")))
+    };
+    let dead = named(&|module| module.norm == Some(0.0), "without effect");
+    let broken = |module: &Module| !module.finite || module.norm.is_none();
+    dead.into_iter().chain(named(&broken, "incomplete or not finite")).collect()
 }
 
 fn record(
     file: &TensorFile,
-    form: &str,
+    about: &About,
     modules: &BTreeMap<String, Module>,
     blocks: &BTreeMap<String, f64>,
 ) -> Value {
@@ -168,7 +176,8 @@ fn record(
         })
         .collect();
     json!({
-        "event": "inspected", "kind": "adapter", "path": file.path(), "form": form,
+        "event": "inspected", "kind": "adapter", "path": file.path(), "form": about.form,
+        "family": about.family, "other_kinds": about.kinds, "dtypes": about.dtypes,
         "modules": modules, "block_norms": blocks, "metadata": file.metadata(),
         "file_sha256": file.file_sha256(), "tensors_sha256": file.tensors_sha256(),
     })
@@ -190,7 +199,8 @@ fn block_of(stem: &str) -> String {
         let at = words.windows(2).position(|pair| pair == [first, second])?;
         words.get(at + 2).copied()
     };
-    let text = if words.contains(&"te2") { "text 2 layer" } else { "text layer" };
+    let is_second = words.contains(&"te2") || stem.starts_with("text_encoder_2.");
+    let text = if is_second { "text 2 layer" } else { "text layer" };
     if let Some(layer) = after("encoder", "layers") {
         return format!("{text} {layer:0>2}");
     }
@@ -211,15 +221,20 @@ fn block_of(stem: &str) -> String {
 }
 
 fn distinct(values: impl Iterator<Item = String>) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
     for value in values {
-        *counts.entry(value).or_insert(0) += 1;
+        *found.entry(value).or_insert(0) += 1;
     }
-    match counts.len() {
+    match found.len() {
         0 => "none".to_owned(),
-        1 => counts.into_keys().collect(),
-        _ => counts.iter().map(|(v, n)| format!("{v} ({n}×)")).collect::<Vec<_>>().join(", "),
+        1 => found.into_keys().collect(),
+        _ => found.iter().map(|(v, n)| format!("{v} ({n}×)")).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// Types of tensors: the only one, or each with its number.
+fn counts(dtypes: &BTreeMap<&str, usize>) -> String {
+    distinct(dtypes.iter().flat_map(|(dtype, n)| std::iter::repeat_n((*dtype).to_owned(), *n)))
 }
 
 fn short(value: &str) -> String {
@@ -233,15 +248,59 @@ fn short(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use checkpoints::{HostTensor, TensorMap};
+
     use super::*;
 
+    fn findings(tensors: &TensorMap) -> Findings {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        checkpoints::write_tensors(&path, tensors, &BTreeMap::new()).unwrap();
+        inspect(&TensorFile::open(&path).unwrap()).unwrap()
+    }
+
+    fn tensor(shape: [usize; 2], values: &[f32]) -> HostTensor {
+        HostTensor::from_f32(shape, values.to_vec())
+    }
+
     #[test]
-    fn the_norm_is_that_of_the_product() {
-        // B = [[1, 2], [0, 1], [3, 0]], A = [[1, 0, 2, 1], [0, 1, 1, 0]].
-        let up = HostTensor::from_f32(vec![3, 2], vec![1.0, 2.0, 0.0, 1.0, 3.0, 0.0]);
-        let down = HostTensor::from_f32(vec![2, 4], vec![1.0, 0.0, 2.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
-        // BA = [[1, 2, 4, 1], [0, 1, 1, 0], [3, 0, 6, 3]], squares sum to 22 + 2 + 54.
-        assert!((product_norm(&up, &down, 2) - 78.0_f64.sqrt()).abs() < 1e-12);
+    fn the_norm_is_that_of_the_scaled_product() {
+        let stem = "lora_unet_mid_block_attentions_0_proj_in";
+        let tensors = TensorMap::from([
+            (format!("{stem}.lora_up.weight"), tensor([3, 2], &[1.0, 2.0, 0.0, 1.0, 3.0, 0.0])),
+            (
+                format!("{stem}.lora_down.weight"),
+                tensor([2, 4], &[1.0, 0.0, 2.0, 1.0, 0.0, 1.0, 1.0, 0.0]),
+            ),
+            (format!("{stem}.alpha"), HostTensor::scalar(3.0)),
+        ]);
+        let found = findings(&tensors);
+        // BA = [[1, 2, 4, 1], [0, 1, 1, 0], [3, 0, 6, 3]], squares sum to 78; the scale is 3/2.
+        let norm = found.record["block_norms"]["unet mid_block"].as_f64().unwrap();
+        assert!((norm - 1.5 * 78.0_f64.sqrt()).abs() < 1e-9, "{norm}");
+        assert_eq!(found.record["form"], "kohya");
+        assert_eq!(found.record["dtypes"]["F32"], 2);
+    }
+
+    #[test]
+    fn what_is_dead_broken_or_of_another_kind_is_named() {
+        let tensors = TensorMap::from([
+            ("unet.a.lora_A.weight".to_owned(), tensor([1, 2], &[1.0, 2.0])),
+            ("unet.a.lora_B.weight".to_owned(), tensor([2, 1], &[0.0, 0.0])),
+            ("unet.b.lora_A.weight".to_owned(), tensor([1, 2], &[f32::NAN, 2.0])),
+            ("unet.b.lora_B.weight".to_owned(), tensor([2, 1], &[1.0, 0.0])),
+            ("unet.c.lora_A.weight".to_owned(), tensor([1, 2], &[1.0, 2.0])),
+            ("lora_unet_d.hada_w1_a".to_owned(), tensor([1, 2], &[1.0, 2.0])),
+        ]);
+        let text = findings(&tensors).lines.join("\n");
+        for expected in [
+            "1 module without effect, the first is unet.a",
+            "2 modules incomplete or not finite, the first is unet.b",
+            "1 key of LoHa, which is not read here",
+            "for a base that its keys do not tell",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
     }
 
     #[test]
@@ -255,6 +314,7 @@ mod tests {
             ("base_model.model.mid_block.attentions.0.proj_in", "unet mid_block"),
             ("lora_te_text_model_encoder_layers_3_mlp_fc1", "text layer 03"),
             ("lora_te2_text_model_encoder_layers_11_mlp_fc1", "text 2 layer 11"),
+            ("text_encoder_2.text_model.encoder.layers.7.mlp.fc1", "text 2 layer 07"),
             ("lora_unet_input_blocks_4_1_proj_in", "unet input_blocks 04"),
             ("something", "others"),
         ];

@@ -1,10 +1,10 @@
-//! What the folder of a base or of one of its components holds.
+//! What a base, in a folder or a single file, or one of its components holds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoints::folder::{ComponentFiles, ModelFolder};
-use checkpoints::{TensorInfo, Weights};
+use checkpoints::folder::ComponentFiles;
+use checkpoints::{ModelFiles, ModelOptions, TensorFile, TensorInfo, Weights};
 use serde_json::{Value, json};
 
 use super::{Findings, name};
@@ -28,31 +28,40 @@ const TELLING: [&str; 14] = [
     "prediction_type",
 ];
 
+/// Components with weights.
+const NETWORKS: [&str; 4] = ["text_encoder", "text_encoder_2", "unet", "vae"];
+
+/// Whether a file's names are those of a whole base in the original naming.
+pub(super) fn is_single_file(file: &TensorFile) -> bool {
+    file.names().any(|name| name.contains("model.diffusion_model."))
+}
+
 /// All components of a base, each hashed.
 pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
-    let folder = ModelFolder::open(path)?;
-    let mut lines = vec![format!("{}: base", name(path))];
+    let files = ModelFiles::open(path, &ModelOptions::default())?;
+    let index = files.index();
+    let family = files.family();
+    let mut lines = vec![format!("{}: base, {}", name(path), family.title())];
     let mut components = BTreeMap::new();
-    for component in folder.components() {
-        let class = folder.class(component).unwrap_or("unknown");
+    for component in files.components() {
+        let class = index[&component].get(1).and_then(Value::as_str).unwrap_or("unknown");
         lines.push(format!("{component}: {class}"));
-        // Tokenizers and schedulers have no weights.
-        let has_weights = folder.dir(component).join("config.json").is_file();
         let mut record = json!({ "class": class });
-        if has_weights {
-            let files = folder.component(component)?;
+        // Tokenizers and schedulers have no weights.
+        if NETWORKS.contains(&component.as_str()) {
+            let files = files.component(&component)?;
             let (told, weights) = describe(&files);
             lines.extend(told);
             record["config"] = files.config.clone();
             record["weights"] = weights;
         }
-        components.insert(component.to_owned(), record);
+        components.insert(component, record);
     }
-    let (hashes, sha256) = (folder.hashes()?, folder.sha256()?);
+    let (hashes, sha256) = (files.hashes()?, files.sha256()?);
     lines.push(format!("sha256 of the base: {sha256}"));
     let record = json!({
-        "event": "inspected", "kind": "base", "path": path, "components": components,
-        "hashes": hashes, "sha256": sha256,
+        "event": "inspected", "kind": "base", "path": path, "family": family.name(),
+        "components": components, "hashes": hashes, "sha256": sha256,
     });
     Ok(Findings { lines, record })
 }

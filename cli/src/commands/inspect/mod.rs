@@ -2,6 +2,7 @@
 
 mod adapter;
 mod base;
+mod readers;
 mod run;
 
 use std::path::Path;
@@ -9,9 +10,8 @@ use std::path::Path;
 use checkpoints::TensorFile;
 use serde_json::{Value, json};
 
-use adapter::Privacy;
-
 use super::{Job, Outcome};
+use crate::adapter_file;
 use crate::args::InspectArguments;
 use crate::error::JobError;
 
@@ -31,36 +31,59 @@ pub(crate) fn execute(arguments: &InspectArguments, job: &Job<'_>) -> Result<Out
 fn inspect(arguments: &InspectArguments) -> Result<Findings, JobError> {
     let path = &arguments.path;
     if !path.is_dir() {
-        let file = TensorFile::open(path)?;
-        return if adapter::is_adapter(&file) {
-            let asked = arguments.privacy;
-            let privacy = if asked { Privacy::Asked } else { Privacy::NotAsked };
-            adapter::inspect(&file, privacy)
-        } else {
-            Ok(tensors(&file))
-        };
+        return of_file(path, arguments);
     }
-    if arguments.privacy {
-        return Err(JobError::usage("`--privacy` needs the file of an adapter"));
-    }
+    let peft_file = adapter_file::file_of(path);
     if path.join("recipe.resolved.yaml").is_file() {
+        refuse_flags(arguments)?;
         run::inspect(path)
     } else if path.join("model_index.json").is_file() {
+        refuse_flags(arguments)?;
         base::inspect(path)
     } else if path.join("config.json").is_file() {
+        refuse_flags(arguments)?;
         base::inspect_component(path)
-    } else if path.join("adapter_model.safetensors").is_file() {
-        let file = TensorFile::open(&path.join("adapter_model.safetensors"))?;
-        adapter::inspect(&file, Privacy::NotAsked)
+    } else if peft_file.is_file() {
+        of_file(&peft_file, arguments)
     } else {
         Err(JobError::Data {
             message: format!("`{}` holds nothing that is known here", path.display()),
             hint: Some(
                 "expected `recipe.resolved.yaml` (a run), `model_index.json` (a base), \
-                 `config.json` (a component), or a safetensors file"
+                 `config.json` (a component), `adapter_model.safetensors` (PEFT), or a \
+                 safetensors file"
                     .to_owned(),
             ),
         })
+    }
+}
+
+fn of_file(path: &Path, arguments: &InspectArguments) -> Result<Findings, JobError> {
+    let file = TensorFile::open(path)?;
+    if adapter::is_adapter(&file) {
+        return of_adapter(&file, arguments);
+    }
+    refuse_flags(arguments)?;
+    if base::is_single_file(&file) { base::inspect(path) } else { Ok(tensors(&file)) }
+}
+
+fn of_adapter(file: &TensorFile, arguments: &InspectArguments) -> Result<Findings, JobError> {
+    let mut findings = adapter::inspect(file)?;
+    if arguments.privacy {
+        adapter::privacy(file, &mut findings);
+    }
+    if arguments.readers.readers {
+        readers::inspect(file, arguments.readers.base.as_ref(), &mut findings)?;
+    }
+    Ok(findings)
+}
+
+/// Flags that mean something for adapters alone.
+fn refuse_flags(arguments: &InspectArguments) -> Result<(), JobError> {
+    let flags = [("--privacy", arguments.privacy), ("--readers", arguments.readers.readers)];
+    match flags.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(JobError::usage(format!("`{flag}` needs the file of an adapter"))),
     }
 }
 
@@ -89,9 +112,4 @@ fn tensors(file: &TensorFile) -> Findings {
 
 fn name(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// A count with its noun: `1 module`, `2 modules`.
-fn counted(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

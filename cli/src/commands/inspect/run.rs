@@ -8,7 +8,8 @@ use checkpoints::manifest::Manifest;
 use checkpoints::run_dir::{AttemptRecord, Checkpoint, RunFolder};
 use serde_json::{Value, json};
 
-use super::{Findings, counted, name};
+use super::{Findings, name};
+use crate::adapter_file::counted;
 use crate::error::JobError;
 use crate::provenance::MANIFEST;
 use crate::spending::{Spent, phase_name};

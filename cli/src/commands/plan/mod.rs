@@ -41,6 +41,8 @@ fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     let mut lines = vec!["# every value, defaults included".to_owned()];
     lines.push(recipes::resolved_yaml(recipe).trim_end().to_owned());
     lines.push(String::new());
+    let (base, family) = (opened.base_files.name(), opened.base_files.family());
+    lines.push(format!("base: {base} ({})", family.title()));
     lines.push(format!("run: {}", opened.run_id(recipe, None)));
     lines.push(format!("device: {}", device.name));
     lines.extend(training.lines());
@@ -89,6 +91,7 @@ fn record(
     json!({
         "event": "plan",
         "run": opened.run_id(recipe, None),
+        "base": { "name": opened.base_files.name(), "family": opened.base_files.family().name() },
         "recipe": recipes::canonical_json(recipe),
         "training": {
             "pictures": training.n_pictures, "steps": training.steps,

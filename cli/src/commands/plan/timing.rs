@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use checkpoints::Watch;
 use datasets::{Batches, Role};
+use models::SizeConditions;
 use models::base::{host_values, tensor_from_host};
 use recipes::Recipe;
 use trainer::cache::{Cache, Texts};
@@ -18,8 +19,10 @@ use crate::environment::{Stopwatch, text_of};
 use crate::error::JobError;
 use crate::stage::{self, Opened};
 
-/// Pictures of a timed forward pass.
+/// Pictures of a timed forward pass, as long as they are small.
 const BATCH: usize = 8;
+/// Pixels of a timed forward pass: one picture of 512 px keeps a processor busy long enough.
+const BATCH_PX: usize = 1 << 17;
 /// Timed forward passes; one before them is not timed, because kernels are compiled in it.
 const N_FORWARDS: u32 = 3;
 
@@ -41,7 +44,7 @@ pub(super) fn measure(
     device: &ChosenDevice,
     job: &Job<'_>,
 ) -> Result<Timing, JobError> {
-    let base = stage::load_base(&opened.base_folder, &device.device)?;
+    let base = stage::load_base(recipe, opened, &device.device)?;
     stage::check_prediction(recipe, &base)?;
     stage::warn_of_side(recipe, &base, job.terminal);
     let forward_secs = forward_secs(recipe, &base)?;
@@ -52,12 +55,13 @@ pub(super) fn measure(
 fn forward_secs(recipe: &Recipe, base: &models::Base) -> Result<f64, JobError> {
     let side_px = recipe.dataset.image_options().side_px as usize;
     let [channels, height, width] = base.latent_shape([side_px; 2])?;
-    let noise = vec![0.5; BATCH * channels * height * width];
-    let noisy = tensor_from_host(noise, [BATCH, channels, height, width], &base.device);
-    let context = base.text_states(&[""])?.repeat_dim(0, BATCH);
+    let batch = (BATCH_PX / (side_px * side_px).max(1)).clamp(1, BATCH);
+    let noise = vec![0.5; batch * channels * height * width];
+    let noisy = tensor_from_host(noise, [batch, channels, height, width], &base.device);
+    let text = base.text_states(&[""])?;
+    let given = base.conditioning(text, &[SizeConditions::whole([side_px; 2])]).repeat(batch);
     let forward = || -> Result<(), JobError> {
-        let output =
-            base.unet.forward(noisy.clone(), base.timesteps(500.0, BATCH), &context, None)?;
+        let output = base.denoise(noisy.clone(), base.timesteps(500.0, batch), &given)?;
         // Reading waits for the device.
         host_values(output.narrow(0, 0, 1))?;
         Ok(())
@@ -67,8 +71,8 @@ fn forward_secs(recipe: &Recipe, base: &models::Base) -> Result<f64, JobError> {
     for _ in 0..N_FORWARDS {
         forward()?;
     }
-    #[expect(clippy::cast_precision_loss, reason = "a small constant")]
-    let n_pictures = f64::from(N_FORWARDS) * BATCH as f64;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let n_pictures = f64::from(N_FORWARDS) * batch as f64;
     Ok(clock.seconds() / n_pictures)
 }
 
@@ -81,6 +85,9 @@ fn step_secs(
 ) -> Result<f64, JobError> {
     let mut dataset = opened.dataset.clone();
     dataset.examples.retain(|example| example.role == Role::Instance);
+    // A step needs no more pictures than its batch, and encoding all of them may take long.
+    let per_step = u64::from(recipe.fit.batch.images) * u64::from(recipe.fit.batch.accumulate);
+    dataset.examples.truncate(usize::try_from(per_step).unwrap_or(usize::MAX));
     let dataset = &dataset;
     let mut trainee = Trainee::new(&recipe.adapter, base, recipe.seed)?;
     let mut state = State::new(&mut trainee, &recipe.fit);

@@ -1,10 +1,15 @@
 //! The command line: verbs and the flags that say where and how, never what.
 
+mod adapters;
+mod generate;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceChoice;
+pub(crate) use adapters::*;
+pub(crate) use generate::*;
 
 /// Settles a concept in a diffusion model and counts who had to leave.
 #[derive(Debug, Parser)]
@@ -57,6 +62,14 @@ pub(crate) enum Verb {
     Run(TrainArguments),
     /// Draw pictures with a base and any adapters.
     Generate(Box<GenerateArguments>),
+    /// Write an adapter file in the form of another program.
+    Convert(ConvertArguments),
+    /// Add adapters to a base's weights, or several adapters into one file.
+    Merge(MergeArguments),
+    /// Make an adapter of the difference between two models.
+    Extract(ExtractArguments),
+    /// Bring an adapter to another rank.
+    Resize(ResizeArguments),
     /// Say what is in a file of tensors, a base or a run directory; verifies its hashes.
     Inspect(InspectArguments),
     /// Check this machine: processor, GPU, sensors, storage, embedded base.
@@ -79,6 +92,10 @@ impl Verb {
             Self::Validate(_)
             | Self::Plan(_)
             | Self::Report(_)
+            | Self::Convert(_)
+            | Self::Merge(_)
+            | Self::Extract(_)
+            | Self::Resize(_)
             | Self::Inspect(_)
             | Self::Doctor(_)
             | Self::Schema(_)
@@ -142,125 +159,6 @@ pub(crate) struct RunArguments {
     pub(crate) sets: Vec<String>,
 }
 
-/// A picture to draw.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct GenerateArguments {
-    /// Folder of the base in the layout of diffusers; the embedded base if absent.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) base: Option<PathBuf>,
-    /// What to draw; the empty prompt asks for nothing in particular.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) prompt: String,
-    /// What not to draw.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) negative: String,
-    /// Denoising steps, at most 1000.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) steps: u32,
-    /// Guidance weight; 1 is without guidance. 3 for the embedded base if absent, else 7.5.
-    #[arg(long, value_name = "W")]
-    pub(crate) guidance: Option<f64>,
-    /// Algorithm that leads from noise to the picture.
-    #[arg(long, value_enum, value_name = "NAME", default_value_t = SamplerName::Ddim)]
-    pub(crate) sampler: SamplerName,
-    /// Seed of the first picture.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Pictures, with seeds from --seed on; several are laid out as one sheet.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) count: u32,
-    /// Size in pixels, such as 64x64; the base's own if absent.
-    #[arg(long, value_name = "WxH")]
-    pub(crate) size: Option<Size>,
-    /// An adapter file, with the dose after a colon (1 if absent); repeatable.
-    #[arg(long = "adapter", value_name = "FILE[:DOSE]")]
-    pub(crate) adapters: Vec<DosedAdapter>,
-    /// Start from the tensor `latents` of this file (unit normal, before any scaling by the
-    /// sampler) instead of the seed's noise.
-    #[arg(long, value_name = "FILE.safetensors")]
-    pub(crate) init_latents: Option<PathBuf>,
-    /// The PNG file to write.
-    #[arg(long, value_name = "FILE.png")]
-    pub(crate) out: PathBuf,
-}
-
-/// Samplers by the names that other programs use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SamplerName {
-    /// Deterministic DDIM.
-    Ddim,
-    /// DDIM with the full step noise (eta 1).
-    DdimEta1,
-    /// Ancestral sampling with the small variance.
-    Ddpm,
-    /// Euler.
-    Euler,
-    /// Euler with step noise.
-    EulerA,
-    /// DPM-Solver++ 2M.
-    #[value(name = "dpmpp-2m")]
-    DpmPp2M,
-    /// DPM-Solver++ 2M on Karras' noise levels.
-    #[value(name = "dpmpp-2m-karras")]
-    DpmPp2MKarras,
-}
-
-/// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size {
-    /// Width in pixels.
-    pub(crate) width_px: usize,
-    /// Height in pixels.
-    pub(crate) height_px: usize,
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let side = |text: &str| text.parse().ok().filter(|side| (1..=16_384).contains(side));
-        let sides = text.split_once('x').map(|(width, height)| (side(width), side(height)));
-        match sides {
-            Some((Some(width_px), Some(height_px))) => Ok(Self { width_px, height_px }),
-            _ => Err("expected WIDTHxHEIGHT in pixels, such as 64x64".to_owned()),
-        }
-    }
-}
-
-/// An adapter file and its dose.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct DosedAdapter {
-    /// The file.
-    pub(crate) path: PathBuf,
-    /// Multiplier; 0 is the base, 1 the adapter as fitted.
-    pub(crate) dose: f64,
-}
-
-impl std::str::FromStr for DosedAdapter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Only a number behind the last colon is a dose: `C:\adapter` and `a:b` are names.
-        let dosed = text.rsplit_once(':').and_then(|(path, dose)| Some((path, dose.parse().ok()?)));
-        let (path, dose): (&str, f64) = dosed.unwrap_or((text, 1.0));
-        if path.is_empty() || !dose.is_finite() {
-            return Err("expected FILE or FILE:DOSE with a finite number".to_owned());
-        }
-        Ok(Self { path: PathBuf::from(path), dose })
-    }
-}
-
-/// Something to look into.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct InspectArguments {
-    /// A safetensors file, the folder of a base or of a component, or a run directory.
-    #[arg(value_name = "FILE|DIR")]
-    pub(crate) path: PathBuf,
-    /// List what the header of an adapter file gives away.
-    #[arg(long)]
-    pub(crate) privacy: bool,
-}
-
 /// What to check.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DoctorArguments {
@@ -315,25 +213,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn only_a_number_behind_the_last_colon_is_a_dose() {
-        let parse = |text: &str| text.parse::<DosedAdapter>().map(|a| (a.path, a.dose));
-        assert_eq!(parse("a.safetensors"), Ok((PathBuf::from("a.safetensors"), 1.0)));
-        assert_eq!(parse("a.safetensors:0.5"), Ok((PathBuf::from("a.safetensors"), 0.5)));
-        assert_eq!(parse("a:b"), Ok((PathBuf::from("a:b"), 1.0)));
-        assert_eq!(parse("a:-1"), Ok((PathBuf::from("a"), -1.0)));
-        assert!(parse(":1").is_err() && parse("a:inf").is_err());
-    }
-
-    #[test]
-    fn sizes_are_width_times_height() {
-        let size = "48x32".parse::<Size>().map(|size| (size.width_px, size.height_px));
-        assert_eq!(size, Ok((48, 32)));
-        for wrong in ["48", "48x", "0x8", "axb", "99999x8"] {
-            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
-        }
     }
 
     #[test]
