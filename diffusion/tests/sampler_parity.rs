@@ -21,6 +21,7 @@ struct Golden {
     start: Vec<f64>,
     noises: Vec<Vec<f64>>,
     trajectories: Vec<Trajectory>,
+    noisy_ends: Vec<Trajectory>,
     clean: Vec<f64>,
     from_pictures: Vec<FromPicture>,
     noising: Noising,
@@ -88,6 +89,13 @@ impl Golden {
     }
 }
 
+impl Trajectory {
+    #[expect(clippy::unwrap_used, reason = "a sampler that cannot be made must fail the test")]
+    fn sampler(&self) -> Sampler {
+        Sampler::new(kind(&self.sampler).unwrap(), &self.config, self.n_steps).unwrap()
+    }
+}
+
 /// The largest difference, relative to the largest expected value or 1.
 fn difference(found: &Tensor<4>, expected: &[f64]) -> f64 {
     let found = found.to_data();
@@ -120,26 +128,37 @@ fn toy(scaled: Tensor<4>, timestep: f64) -> Result<Tensor<4>, Infallible> {
 fn every_step_of_every_trajectory_agrees() {
     let golden = golden();
     assert_eq!(golden.trajectories.len(), 102);
-    for (case_idx, case) in golden.trajectories.iter().enumerate() {
-        let name = format!("case {case_idx}: {} {:?}", case.sampler, case.config);
-        let kind = kind(&case.sampler).expect("a sampler that is known here");
-        let mut sampler = Sampler::new(kind, &case.config, case.n_steps).unwrap();
-        let start_error = sampler.init_noise_sigma() / case.init_noise_sigma - 1.0;
-        assert!(start_error.abs() < 1e-6, "{name}: {}", sampler.init_noise_sigma());
-        assert_eq!(sampler.timesteps().len(), case.timesteps.len(), "{name}");
-        for (found, expected) in sampler.timesteps().iter().zip(&case.timesteps) {
-            assert!((found - expected).abs() < 1e-4, "{name}: timestep {found}, not {expected}");
-        }
-        let start = golden.tensor(&golden.start);
-        let mut noise = |step_idx: usize| golden.tensor(&golden.noises[step_idx]);
-        let mut n_seen = 0;
-        let Ok(_) = sample_watched(&mut sampler, start, &mut toy, &mut noise, &mut |moment| {
-            n_seen += 1;
-            let error = difference(moment.next, &case.latents[moment.step_idx]);
-            assert!(error < TOLERANCE, "{name}: step {} differs by {error:e}", moment.step_idx);
-        });
-        assert_eq!(n_seen, case.latents.len(), "{name}");
+    for case in &golden.trajectories {
+        check_steps(&golden, case, case.sampler());
     }
+}
+
+#[test]
+fn every_step_agrees_with_noise_after_the_last_too() {
+    let golden = golden();
+    assert_eq!(golden.noisy_ends.len(), 4);
+    for case in &golden.noisy_ends {
+        check_steps(&golden, case, case.sampler().with_last_noise());
+    }
+}
+
+fn check_steps(golden: &Golden, case: &Trajectory, mut sampler: Sampler) {
+    let name = format!("{} in {} steps, {:?}", case.sampler, case.n_steps, case.config);
+    let start_error = sampler.init_noise_sigma() / case.init_noise_sigma - 1.0;
+    assert!(start_error.abs() < 1e-6, "{name}: {}", sampler.init_noise_sigma());
+    assert_eq!(sampler.timesteps().len(), case.timesteps.len(), "{name}");
+    for (found, expected) in sampler.timesteps().iter().zip(&case.timesteps) {
+        assert!((found - expected).abs() < 1e-4, "{name}: timestep {found}, not {expected}");
+    }
+    let start = golden.tensor(&golden.start);
+    let mut noise = |step_idx: usize| golden.tensor(&golden.noises[step_idx]);
+    let mut n_seen = 0;
+    let Ok(_) = sample_watched(&mut sampler, start, &mut toy, &mut noise, &mut |moment| {
+        n_seen += 1;
+        let error = difference(moment.next, &case.latents[moment.step_idx]);
+        assert!(error < TOLERANCE, "{name}: step {} differs by {error:e}", moment.step_idx);
+    });
+    assert_eq!(n_seen, case.latents.len(), "{name}");
 }
 
 #[test]

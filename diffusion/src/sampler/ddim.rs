@@ -5,8 +5,8 @@ use crate::{DiffusionError, FinalAlpha};
 
 /// x′ = √ᾱ′·x̂₀ + √(1 − ᾱ′ − σ²)·ε̂ + σ·z with σ² = η²·(1 − ᾱ′)/(1 − ᾱ)·(1 − ᾱ/ᾱ′).
 ///
-/// The target time is t − T div n, not the next timestep of the list. The last step leaves out
-/// σ·z and keeps the mean. Clipping acts on x̂₀ alone, ε̂ stays the network's.
+/// The target time is t − T div n, not the next timestep of the list. Clipping acts on x̂₀ alone, ε̂
+/// stays the network's.
 ///
 /// Source: Song et al. 2020, arXiv:2010.02502, equations 12 and 16; agrees with diffusers
 /// `DDIMScheduler.step`, proved by `tests/sampler_parity.rs`.
@@ -23,8 +23,7 @@ pub(super) fn steps(setup: &Setup<'_>, eta: f64) -> Result<Vec<Step>, DiffusionE
         FinalAlpha::First => setup.schedule.alpha_cumprod(0),
     };
     let prediction = setup.config.prediction_type;
-    let n_steps = timesteps.len();
-    let step = |(step_idx, timestep): (usize, f64)| {
+    let step = |timestep: f64| {
         let alpha = setup.alpha_or(timestep, behind_last);
         let next_alpha = setup.alpha_or(timestep - stride, behind_last);
         let variance = (1.0 - next_alpha) / (1.0 - alpha) * (1.0 - alpha / next_alpha);
@@ -42,9 +41,9 @@ pub(super) fn steps(setup: &Setup<'_>, eta: f64) -> Result<Vec<Step>, DiffusionE
                 output: direction * epsilon.output,
                 clean: next_alpha.sqrt(),
                 previous_clean: 0.0,
-                noise: if step_idx + 1 == n_steps { 0.0 } else { sigma },
+                noise: sigma,
             },
         }
     };
-    Ok(timesteps.into_iter().enumerate().map(step).collect())
+    Ok(timesteps.into_iter().map(step).collect())
 }

@@ -23,7 +23,7 @@ const LEAST_ALPHA: f64 = 1.0 / 16_777_216.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SamplerKind {
     /// DDIM; η = 0 is deterministic, η = 1 adds the full posterior noise in every step but the
-    /// last.
+    /// last ([`Sampler::with_last_noise`]).
     Ddim {
         /// Stochasticity η in [0, 1].
         eta: f64,
@@ -79,6 +79,8 @@ pub struct Sampler {
     timesteps: Vec<f64>,
     init_noise_sigma: f64,
     clip_range: Option<f64>,
+    /// The standard deviation of the noise that the last step leaves out.
+    last_noise: f64,
     previous_clean: Option<Tensor<4>>,
 }
 
@@ -108,7 +110,7 @@ impl Sampler {
         let setup = Setup { config, schedule: &schedule, grid };
         let mut init_noise_sigma = 1.0;
         let mut clip_range = None;
-        let steps = match kind {
+        let mut steps = match kind {
             SamplerKind::Ddim { eta } => {
                 clip_range = config.clip_range;
                 ddim::steps(&setup, eta)?
@@ -129,7 +131,25 @@ impl Sampler {
             SamplerKind::DpmPp2M { karras: true } => dpmpp_2m::karras_steps(&setup),
         };
         let timesteps = steps.iter().map(|step| step.timestep).collect();
-        Ok(Self { steps, timesteps, init_noise_sigma, clip_range, previous_clean: None })
+        let last_noise = steps.last_mut().map_or(0.0, |last| std::mem::take(&mut last.next.noise));
+        Ok(Self {
+            steps,
+            timesteps,
+            init_noise_sigma,
+            clip_range,
+            last_noise,
+            previous_clean: None,
+        })
+    }
+
+    /// The same with noise after the last step, too, as diffusers runs DDIM with η > 0: a little is
+    /// left where ᾱ behind the last step is below 1. No other sampler has any there.
+    #[must_use]
+    pub fn with_last_noise(mut self) -> Self {
+        if let Some(last) = self.steps.last_mut() {
+            last.next.noise = self.last_noise;
+        }
+        self
     }
 
     /// The number of steps, at least 1.
@@ -185,13 +205,13 @@ impl Sampler {
         times(noisy, self.steps[step_idx].input_scale)
     }
 
-    /// Whether a step adds noise; the last one never does.
+    /// Whether a step adds noise; the last one does only by [`Self::with_last_noise`].
     pub fn needs_noise(&self, step_idx: usize) -> bool {
         self.noise_scale(step_idx) != 0.0
     }
 
     /// The standard deviation σ of the noise that a step adds, 0 for a deterministic one.
-    pub fn noise_scale(&self, step_idx: usize) -> f64 {
+    fn noise_scale(&self, step_idx: usize) -> f64 {
         self.steps[step_idx].next.noise
     }
 
@@ -268,8 +288,6 @@ impl Sampler {
 pub struct Moment<'a> {
     /// Position of the step, from 0.
     pub step_idx: usize,
-    /// Its timestep.
-    pub timestep: f64,
     /// The latents before the step, not scaled.
     pub noisy: &'a Tensor<4>,
     /// What the network made of them.
@@ -352,7 +370,7 @@ pub fn sample_from<E>(
         let output = denoise(sampler.scale_input(noisy.clone(), step_idx), timestep)?;
         let step_noise = sampler.needs_noise(step_idx).then(|| noise(step_idx));
         let next = sampler.step(step_idx, output.clone(), noisy.clone(), step_noise);
-        watch(&Moment { step_idx, timestep, noisy: &noisy, output: &output, next: &next, sampler });
+        watch(&Moment { step_idx, noisy: &noisy, output: &output, next: &next, sampler });
         noisy = next;
     }
     Ok(noisy)

@@ -3,7 +3,8 @@ rescaling, as diffusers computes them.
 
 The network is a formula, m(x, t) = sin(x) / 2 + 0.1 + 0.0002 t on the scaled input, so that a
 difference can only come from the sampler. Step noise is the same table for all cases; it replaces
-what the schedulers would draw. The last step gets zeros: ours is noiseless there.
+what the schedulers would draw. The last step gets zeros, as ours is noiseless there, except in the
+cases of `noisy_ends`.
 """
 
 import json
@@ -76,8 +77,7 @@ def denoised(scheduler, sampler, first, latents, noises):
         module.randn_tensor = lambda *_, **__: upcoming[-1]
     visited = []
     for step, timestep in list(enumerate(scheduler.timesteps))[first:]:
-        last = step + 1 == len(scheduler.timesteps)
-        upcoming.append(torch.zeros_like(latents) if last else noises[step])
+        upcoming.append(noises[step] if step < len(noises) else torch.zeros_like(latents))
         output = toy_output(scheduler.scale_model_input(latents, timestep), timestep)
         options = {"eta": ETAS[sampler]} if sampler in ETAS else {}
         latents = scheduler.step(output, timestep, latents, **options).prev_sample
@@ -87,17 +87,18 @@ def denoised(scheduler, sampler, first, latents, noises):
     return visited
 
 
-def trajectory(sampler, class_name, fields, n_steps, start, noises):
+def trajectory(sampler, class_name, fields, n_steps, start, noises, noisy_end=False):
     """All latents of one run from noise."""
     scheduler = scheduler_of(class_name, fields)
     scheduler.set_timesteps(n_steps)
+    n_noisy = n_steps if noisy_end else n_steps - 1
     return {
         "sampler": sampler,
         "n_steps": n_steps,
         "config": config_of(scheduler),
         "init_noise_sigma": float(scheduler.init_noise_sigma),
         "timesteps": numbers(scheduler.timesteps),
-        "latents": denoised(scheduler, sampler, 0, start * scheduler.init_noise_sigma, noises),
+        "latents": denoised(scheduler, sampler, 0, start * scheduler.init_noise_sigma, noises[:n_noisy]),
     }
 
 
@@ -116,7 +117,7 @@ def from_picture(sampler, class_name, fields, n_steps, strength, start, noises):
         "config": config_of(scheduler),
         "first": n_steps - n_left,
         "noised": numbers(noised),
-        "latents": denoised(scheduler, sampler, n_steps - n_left, noised, noises),
+        "latents": denoised(scheduler, sampler, n_steps - n_left, noised, noises[: n_steps - 1]),
     }
 
 
@@ -148,6 +149,14 @@ def all_trajectories(start, noises):
             clipped = {**STABLE_DIFFUSION, **own, "timestep_spacing": "trailing"}
             clipped |= {"clip_sample": True, "clip_sample_range": 0.8}
             yield trajectory(sampler, class_name, clipped, 6, start, noises)
+
+
+def all_noisy_ends(start, noises):
+    """DDIM as its pipeline runs it: with noise in the last step, too."""
+    for sampler in ("ddim_half", "ddim_full"):
+        for prediction, spacing in (("epsilon", "leading"), ("v_prediction", "trailing")):
+            fields = {**STABLE_DIFFUSION, **DDIM, "prediction_type": prediction, "timestep_spacing": spacing}
+            yield trajectory(sampler, "DDIMScheduler", fields, 9, start, noises, noisy_end=True)
 
 
 def all_from_pictures(start, noises):
@@ -213,6 +222,7 @@ def main():
         "start": numbers(start),
         "noises": [numbers(noise) for noise in noises],
         "trajectories": list(all_trajectories(start, noises)),
+        "noisy_ends": list(all_noisy_ends(start, noises)),
         "clean": numbers(draw(SHAPE, CLEAN_SEED)),
         "from_pictures": list(all_from_pictures(start, noises)),
         "noising": noising(),
