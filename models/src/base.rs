@@ -61,7 +61,7 @@ pub struct Base {
     pub clip_skip: usize,
     /// `scheduler/scheduler_config.json`, whose meaning belongs to `diffusion`.
     pub scheduler: serde_json::Value,
-    /// SHA-256 of each component's weights, 64 hex digits.
+    /// What [`ModelFiles::hashes`] lists: SHA-256 of every file that is read, and of what was chosen.
     pub hashes: BTreeMap<String, String>,
     /// Where the tensors are.
     pub device: Device,
@@ -80,6 +80,8 @@ pub fn load(files: &ModelFiles, device: &Device) -> Result<Base, ModelError> {
     let tokenizer_2 =
         tokenizer_2.map(|encoder| limited_tokenizer(files, TOKENIZERS[1], encoder)).transpose()?;
     parts.check(&tokenizer, tokenizer_2.as_ref())?;
+    // Before gigabytes are read: a single file may not say what it predicts.
+    let scheduler = files.scheduler()?;
     let Parts { unet: unet_part, vae, text, text_2 } = parts;
     let unet = load_unet(&unet_part.files, device)?;
     // The largest file by far need not stay mapped while the others are read.
@@ -95,7 +97,7 @@ pub fn load(files: &ModelFiles, device: &Device) -> Result<Base, ModelError> {
         family: files.family(),
         force_zeros_for_empty_prompt: text_2.is_some() && files.force_zeros_for_empty_prompt(),
         clip_skip: 1,
-        scheduler: files.scheduler()?,
+        scheduler,
         hashes: files.hashes()?,
         device: device.clone(),
     })
@@ -167,16 +169,14 @@ impl Base {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Size`] for sides that VAE and UNet together cannot halve often enough.
+    /// [`ModelError::Size`] for sides of 0, or that are not multiples of the VAE's factor.
     pub fn latent_shape(
         &self,
         [height_px, width_px]: [usize; 2],
     ) -> Result<[usize; 3], ModelError> {
         let factor = self.vae.config().factor();
-        let multiple = factor * self.unet.config().side_multiple();
-        if height_px == 0 || width_px == 0 || height_px % multiple != 0 || width_px % multiple != 0
-        {
-            return Err(ModelError::Size { found: [height_px, width_px], multiple });
+        if height_px == 0 || width_px == 0 || height_px % factor != 0 || width_px % factor != 0 {
+            return Err(ModelError::Size { found: [height_px, width_px], multiple: factor });
         }
         Ok([self.vae.config().latent_channels, height_px / factor, width_px / factor])
     }
@@ -306,6 +306,19 @@ mod tests {
         assert!(message.contains("`text_time` in a base without `text_encoder_2`"), "{message}");
         let message = changed(Family::Sdxl, "unet/config.json", "addition_embed_type", json!(null));
         assert!(message.contains("absent in a base with `text_encoder_2`"), "{message}");
+    }
+
+    #[test]
+    fn sides_are_multiples_of_the_factor_of_the_vae_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        tiny::write_family(dir.path(), Family::Sd1, 5, &Device::flex()).unwrap();
+        let base = load(&open(dir.path()), &Device::flex()).unwrap();
+        let (channels, factor) = (base.vae.config().latent_channels, base.vae.config().factor());
+        assert_eq!(base.latent_shape([factor, 5 * factor]).unwrap(), [channels, 1, 5]);
+        for size_px in [[0, factor], [factor, 0], [factor + 1, factor], [factor, 2 * factor - 1]] {
+            let error = base.latent_shape(size_px).unwrap_err().to_string();
+            assert!(error.contains(&format!("multiples of {factor} and not 0")), "{error}");
+        }
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Base {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Size`] for sides that the UNet cannot halve often enough.
+    /// [`ModelError::Size`] for a side of 0.
     pub fn denoise(
         &self,
         noisy: Tensor<4>,

@@ -85,12 +85,13 @@ pub enum ModelError {
     },
     /// A size that the network cannot process.
     #[error(
-        "latents of {found:?} (height, width) cannot be processed, both must be multiples of {multiple}"
+        "sides of {found:?} (height, width) cannot be processed, both must be multiples of \
+         {multiple} and not 0"
     )]
     Size {
         /// Height and width.
         found: [usize; 2],
-        /// Divisor that the levels need.
+        /// What both must be multiples of: in pixels the factor of the VAE, in latents 1.
         multiple: usize,
     },
     /// The device refused or failed.

@@ -96,13 +96,18 @@ pub(crate) fn unet(case: &str) -> UNet2DConditionModel {
 }
 
 fn unet_output(unet: &UNet2DConditionModel, case: &Case) -> Tensor<4> {
+    unet_output_of(unet, case, "sample")
+}
+
+fn unet_output_of(unet: &UNet2DConditionModel, case: &Case, sample: &str) -> Tensor<4> {
     let levels: Vec<f64> = case.host("timesteps").f32().iter().map(|&t| f64::from(t)).collect();
     let added = case.0.info("text_embeds").map(|_| AddedConditions {
         pooled_text: case.tensor("text_embeds"),
         time_ids: case.tensor("time_ids"),
     });
-    let (noisy, context) = (case.tensor("sample"), case.tensor("encoder_hidden_states"));
-    unet.forward(noisy, timesteps(&levels, &Device::flex()), &context, added.as_ref()).unwrap()
+    let context = case.tensor("encoder_hidden_states");
+    let levels = timesteps(&levels, &Device::flex());
+    unet.forward(case.tensor(sample), levels, &context, added.as_ref()).unwrap()
 }
 
 fn check_unet(name: &str) {
@@ -118,6 +123,24 @@ fn unet_sd1() {
 #[test]
 fn unet_sd1_shallow() {
     check_unet("unet_sd1_shallow");
+}
+
+#[test]
+fn unet_sd1_odd() {
+    let case = Case::open("unet_sd1_odd", "case.safetensors");
+    let mut unet = unet("unet_sd1");
+    case.check("low.output", unet_output_of(&unet, &case, "low.sample"));
+    track(&mut unet);
+    let output = unet_output(&unet, &case);
+    case.check("output", output.clone().inner());
+    let loss = mse(output, case.tensor("target"));
+    case.check_scalar("loss", loss.clone().inner());
+    let found = gradients_of(&mut unet, &mut loss.backward());
+    for path in ["conv_in", "up_blocks.0.upsamplers.0.conv", "up_blocks.1.upsamplers.0.conv"] {
+        let path = format!("{path}.weight");
+        let reference = case.host(&format!("gradient.{path}"));
+        check(&path, &found[&path], &reference.f32(), GRADIENT, 0.0);
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ NOTES = """\
 * A key bias has no influence (softmax ignores a shift), so its gradient in `vae`, `clip_text` and `clip_joint`
   is rounding noise: hold it against the largest gradient of the whole case, not its own.
 * `lora_text`: rank 3, alpha 4; inputs, target and weights of `clip_text`.
+* `unet_sd1_odd`: weights of `unet_sd1`; `loss` = mean((output - target)^2), `gradient.<parameter>` of three weights;
+  `low` has latents of one row, with the same timesteps and text.
 * `vae`: `loss` = `mse` + `kl_weight` * `kl`; `kl` is the mean over latent values; `reconstruction` is decoded
   from mean + std * `noise`. `latents`, `mean` and `decoded` are unscaled (no `scaling_factor`).
 * `vae_tiled`: weights of `vae`; tiles of `tile_px`, unscaled latents; `low` is less than a tile high.

@@ -165,7 +165,8 @@ impl UpBlock {
         }
     }
 
-    /// Takes one feature map from `skips` per resnet, last first.
+    /// Takes one feature map from `skips` per resnet, last first. The result has the size of the
+    /// next one, which for odd sides is one less than the double.
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,
@@ -183,7 +184,10 @@ impl UpBlock {
             }
         }
         for upsampler in &self.upsamplers {
-            hidden = upsampler.forward(hidden);
+            hidden = match skips.last().map(Tensor::dims) {
+                Some([_, _, height, width]) => upsampler.forward_to(hidden, [height, width]),
+                None => upsampler.forward(hidden),
+            };
         }
         hidden
     }

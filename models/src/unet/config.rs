@@ -112,7 +112,8 @@ impl UNetConfig {
         Ok(config)
     }
 
-    /// Sides of the latents must be multiples of this: 2 per level below the top.
+    /// Latents whose sides are multiples of this are halved without a remainder on every level, as
+    /// those of the training were: 2 per level below the top. Others are drawn too.
     pub fn side_multiple(&self) -> usize {
         1 << (self.levels.len() - 1)
     }

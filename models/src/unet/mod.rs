@@ -35,8 +35,8 @@ pub struct AddedConditions {
 
 /// Predicts noise (or velocity, or the clean latents) from noisy latents, timesteps and text.
 ///
-/// Source: diffusers `UNet2DConditionModel`, proved by the golden cases `unet_sd1`, `unet_sd2` and
-/// `unet_sdxl`.
+/// Source: diffusers `UNet2DConditionModel`, proved by the golden cases `unet_sd1`,
+/// `unet_sd1_odd`, `unet_sd2` and `unet_sdxl`.
 #[derive(Clone, Debug)]
 pub struct UNet2DConditionModel {
     config: UNetConfig,
@@ -95,16 +95,15 @@ impl UNet2DConditionModel {
     ///
     /// # Shapes
     ///
-    /// - `noisy`: `[batch, in_channels, height, width]`, scaled latents; sides must be multiples of
-    ///   [`UNetConfig::side_multiple`]
+    /// - `noisy`: `[batch, in_channels, height, width]`, scaled latents of any sides but 0
     /// - `timesteps`: `[batch]`, f32, in `0..1000`
     /// - `context`: `[batch, tokens, cross_attention_dim]`
     /// - result: `[batch, out_channels, height, width]`
     ///
     /// # Errors
     ///
-    /// [`ModelError::Size`] for sides the levels cannot halve, [`ModelError::Config`] when the
-    /// configuration asks for added conditions and none are given.
+    /// [`ModelError::Size`] for a side of 0, [`ModelError::Config`] when the configuration asks for
+    /// added conditions and none are given.
     pub fn forward(
         &self,
         noisy: Tensor<4>,
@@ -112,7 +111,10 @@ impl UNet2DConditionModel {
         context: &Tensor<3>,
         added: Option<&AddedConditions>,
     ) -> Result<Tensor<4>, ModelError> {
-        self.check_size(&noisy)?;
+        let [_, _, height, width] = noisy.dims();
+        if height == 0 || width == 0 {
+            return Err(ModelError::Size { found: [height, width], multiple: 1 });
+        }
         let activated_time = ops::silu(self.time_embedding(timesteps, added)?);
         let given = Conditions { activated_time: &activated_time, context };
         let mut hidden = self.conv_in.forward(noisy);
@@ -151,19 +153,6 @@ impl UNet2DConditionModel {
         let sizes = sizes.reshape([batch, n_sizes * text_time.time_width]);
         let joined = Tensor::cat(vec![added.pooled_text.clone(), sizes], 1);
         Ok(embedding + projection.forward(joined))
-    }
-
-    fn check_size(&self, noisy: &Tensor<4>) -> Result<(), ModelError> {
-        let [_, _, height, width] = noisy.dims();
-        let multiple = self.config.side_multiple();
-        if height.is_multiple_of(multiple)
-            && width.is_multiple_of(multiple)
-            && height > 0
-            && width > 0
-        {
-            return Ok(());
-        }
-        Err(ModelError::Size { found: [height, width], multiple })
     }
 }
 

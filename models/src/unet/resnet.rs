@@ -112,7 +112,8 @@ impl Downsample2D {
     }
 }
 
-/// Doubles the resolution (nearest neighbour), then convolves. Source: diffusers `Upsample2D`.
+/// Doubles the resolution (nearest neighbour), then convolves. Source: diffusers `Upsample2D`; odd
+/// sizes are proved by the golden case `unet_sd1_odd`.
 #[derive(Clone, Debug)]
 pub(crate) struct Upsample2D {
     conv: Conv2d,
@@ -125,10 +126,26 @@ impl Upsample2D {
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        // Repeating over size-1 axes keeps nothing for the backward pass; an interpolation would.
-        let x: Tensor<6> = x.reshape([batch, channels, height, 1, width, 1]);
-        let x = x.repeat_dim(3, 2).repeat_dim(5, 2);
-        self.conv.forward(x.reshape([batch, channels, height * 2, width * 2]))
+        self.conv.forward(doubled(x))
     }
+
+    /// To the height and width of a map that was halved to `x`: the double, or one less.
+    pub(crate) fn forward_to(&self, x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+        let x = doubled(x);
+        let [_, _, doubled_height, doubled_width] = x.dims();
+        // To 2n − 1 the nearest neighbour of i is floor(i·n / (2n − 1)) = floor(i / 2), as in the
+        // double, of which only the last row or column is too many.
+        let x = if height < doubled_height { x.narrow(2, 0, height) } else { x };
+        let x = if width < doubled_width { x.narrow(3, 0, width) } else { x };
+        self.conv.forward(x)
+    }
+}
+
+/// Each value four times, `[batch, channels, 2 height, 2 width]`.
+fn doubled(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    // Repeating over size-1 axes keeps nothing for the backward pass; an interpolation would.
+    let x: Tensor<6> = x.reshape([batch, channels, height, 1, width, 1]);
+    let x = x.repeat_dim(3, 2).repeat_dim(5, 2);
+    x.reshape([batch, channels, height * 2, width * 2])
 }
