@@ -132,25 +132,48 @@ impl ModelFolder {
         crate::fs::read_json(&self.dir.join(relative))
     }
 
-    /// sha256 of every file of the components in use, under its path from here.
+    /// sha256 of every file of the components in use, under its path from here; of weights those that are read.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`].
+    /// [`CheckpointError::Io`]; [`CheckpointError::Weights`] for weights that cannot be read.
     pub fn hashes(&self) -> Result<BTreeMap<String, String>, CheckpointError> {
+        self.hashes_of(&|_| None, "")
+    }
+
+    /// The same with the variant that `variant_of` gives for each component, and without the component `replaced`.
+    pub(crate) fn hashes_of(
+        &self,
+        variant_of: &dyn Fn(&str) -> Option<String>,
+        replaced: &str,
+    ) -> Result<BTreeMap<String, String>, CheckpointError> {
         let mut hashes = BTreeMap::new();
-        for name in self.components() {
-            for path in crate::fs::list(&self.dir.join(name))? {
-                let Some(file_name) = path.file_name().filter(|_| path.is_file()) else {
-                    continue;
-                };
-                hashes.insert(
-                    format!("{name}/{}", file_name.to_string_lossy()),
-                    hash::file_sha256(&path)?.0,
-                );
+        for name in self.components().into_iter().filter(|&name| name != replaced) {
+            for path in self.used_files(name, variant_of(name).as_deref())? {
+                let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+                hashes.insert(format!("{name}/{file_name}"), hash::file_sha256(&path)?.0);
             }
         }
         Ok(hashes)
+    }
+
+    /// Files of a component, less weights that are not read: a snapshot of the hub may hold the same weights in five
+    /// forms, and another program may add one at any time.
+    pub(crate) fn used_files(
+        &self,
+        name: &str,
+        variant: Option<&str>,
+    ) -> Result<Vec<PathBuf>, CheckpointError> {
+        let dir = self.dir.join(name);
+        let mut chosen: Vec<PathBuf> = Vec::new();
+        if !weight_files(&dir)?.is_empty() {
+            let weights = self.component_of(name, variant)?.weights;
+            chosen.push(weights.path().to_owned());
+            chosen.extend(weights.files().iter().map(|file| file.path().to_owned()));
+        }
+        let is_used =
+            |path: &PathBuf| path.is_file() && (!is_weight_file(path) || chosen.contains(path));
+        Ok(crate::fs::list(&dir)?.into_iter().filter(is_used).collect())
     }
 
     /// One hash for all that [`ModelFolder::hashes`] lists: the identity of a base.

@@ -6,7 +6,7 @@ mod scheduler;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -26,6 +26,8 @@ pub struct ModelFiles {
     source: Source,
     options: ModelOptions,
     family: Family,
+    /// What [`ModelFiles::hashes`] found, empty before: gigabytes are not read twice.
+    hashes: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +40,8 @@ impl From<ModelFolder> for ModelFiles {
     /// The base of a folder, with default options. A folder without a readable UNet counts as a miniature.
     fn from(folder: ModelFolder) -> Self {
         let family = family_of(&folder).unwrap_or(Family::Postcards);
-        Self { source: Source::Folder(folder), options: ModelOptions::default(), family }
+        let (source, options) = (Source::Folder(folder), ModelOptions::default());
+        Self { source, options, family, hashes: Arc::default() }
     }
 }
 
@@ -60,7 +63,7 @@ impl ModelFiles {
             let family = family_of(&folder)?;
             (Source::Folder(folder), family)
         };
-        let files = Self { source, options: options.clone(), family };
+        let files = Self { source, options: options.clone(), family, hashes: Arc::default() };
         if files.options.vae.is_some() {
             files.component("vae")?;
         }
@@ -312,8 +315,20 @@ impl ModelFiles {
     ///
     /// [`CheckpointError::Io`]; as [`ModelFiles::component`] for a VAE of its own.
     pub fn hashes(&self) -> Result<BTreeMap<String, String>, CheckpointError> {
+        let mut known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_empty() {
+            *known = self.fresh_hashes()?;
+        }
+        Ok(known.clone())
+    }
+
+    fn fresh_hashes(&self) -> Result<BTreeMap<String, String>, CheckpointError> {
         let mut hashes = match &self.source {
-            Source::Folder(folder) => folder.hashes()?,
+            Source::Folder(folder) => {
+                let replaced = if self.options.vae.is_some() { "vae" } else { "" };
+                let variant_of = |name: &str| self.variant_of(folder, name).map(str::to_owned);
+                folder.hashes_of(&variant_of, replaced)?
+            }
             // The name of the file is not what it is.
             Source::File(file) => BTreeMap::from([("single_file".to_owned(), file.sha256())]),
         };

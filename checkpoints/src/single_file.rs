@@ -159,6 +159,11 @@ fn network(names: &Names<'_>, which: WhichWeights) -> Result<UNetPlan, Refused> 
     if which == WhichWeights::Average && !has_average {
         return Err(Refused::new("no moving average of the weights (`model_ema.`)"));
     }
+    let has_plain = names.has(&unet_name("input_blocks.0.0.weight", WhichWeights::Plain));
+    if which == WhichWeights::Plain && has_average && !has_plain {
+        let advice = Some("choose it: `weights_set: average`");
+        return Err(Refused { advice, ..Refused::new("the moving average of a network alone") });
+    }
     UNetPlan::derive(&|name| names.shape(&unet_name(name, which))).map_err(Refused::new)
 }
 
@@ -239,16 +244,21 @@ impl Assembly<'_> {
     }
 
     fn add_vae(&mut self, family: Family, from: VaeFrom) -> Result<(), CheckpointError> {
+        if from == VaeFrom::Elsewhere {
+            // Whole or not, what the file holds of a VAE is not read.
+            let of_vae = |name: &&str| vae::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            let stored: Vec<String> =
+                self.names.all().filter(of_vae).map(|name| self.names.stored(name)).collect();
+            self.used.extend(stored);
+            return Ok(());
+        }
         let Some(place) = vae::Place::find(&self.names, &vae::PREFIXES) else {
-            return match from {
-                VaeFrom::Elsewhere => Ok(()),
-                VaeFrom::File => Err(CheckpointError::model(
-                    self.file.path(),
-                    "a VAE (`first_stage_model.` or `vae.`)",
-                    &format!("the network and text encoder of {} alone", family.title()),
-                    Some("name a VAE of its own below `vae` of the base"),
-                )),
-            };
+            return Err(CheckpointError::model(
+                self.file.path(),
+                "a VAE (`first_stage_model.` or `vae.`)",
+                &format!("the network and text encoder of {} alone", family.title()),
+                Some("name a VAE of its own below `vae` of the base"),
+            ));
         };
         let plan = place
             .plan(&self.names)

@@ -69,7 +69,7 @@ impl Asked<'_> {
         match problem.kind() {
             HubErrorKind::Absent | HubErrorKind::Weights => Ok(JobError::Absent {
                 message: problem.to_string(),
-                hint: format!("fetch it with `{}`", self.command(network)),
+                hint: self.advice(&problem, network),
             }),
             HubErrorKind::Name | HubErrorKind::Damaged | HubErrorKind::Files(_) => {
                 Err(problem.into())
@@ -77,17 +77,29 @@ impl Asked<'_> {
         }
     }
 
+    /// How to get what is missing, and what may be wrong if it is all there.
+    fn advice(&self, problem: &HubError, network: Network) -> String {
+        let fetch = format!("fetch it with `{}`", self.command(network, problem.kind()));
+        match problem.hint() {
+            Some(other) => format!("{fetch}; if it is all there: {other}"),
+            None => fetch,
+        }
+    }
+
     /// The command that puts what is asked for into the cache.
-    fn command(&self, network: Network) -> String {
+    fn command(&self, network: Network, problem: HubErrorKind) -> String {
         let mut words = vec!["hf", "download", self.model.repo.as_str()];
         words.extend(self.model.file.as_deref());
         if let Some(revision) = &self.model.revision {
             words.extend(["--revision", revision.as_str()]);
         }
-        let weights = self.variant.map_or_else(
-            || "*/*.safetensors".to_owned(),
-            |variant| format!("*/*.{variant}*.safetensors"),
-        );
+        // Some components of a variant may be there in their plain form alone.
+        let weights = match self.variant {
+            Some(variant) if problem == HubErrorKind::Absent => {
+                format!("*/*.{variant}*.safetensors")
+            }
+            Some(_) | None => "*/*.safetensors".to_owned(),
+        };
         if self.model.file.is_none() {
             for pattern in ["model_index.json", "*/*.json", "*/*.txt", weights.as_str()] {
                 words.extend(["--include", pattern]);

@@ -136,7 +136,9 @@ fn files_of(
 ) -> Result<Vec<String>, HubError> {
     let folder = format!("{component}/");
     let inside = names.iter().filter_map(|name| name.strip_prefix(folder.as_str()));
-    let inside: BTreeSet<&str> = inside.filter(|name| !name.contains('/')).collect();
+    // What a system left there, such as `._config.json`, is no file of a model.
+    let inside: BTreeSet<&str> =
+        inside.filter(|name| !name.contains(['/', '\\']) && !name.starts_with('.')).collect();
     let kind = Kind::of(class);
     let mut files: BTreeSet<&str> = inside.iter().copied().filter(|n| is_setting(n)).collect();
     files.extend(kind.required(&inside));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -10,14 +10,13 @@ use super::options::TokenizerFiles;
 use super::{ModelFiles, Source, scheduler};
 use crate::clip_vocabulary::{self, BEGIN, END};
 use crate::error::CheckpointError;
-use crate::folder::{CONFIG, ComponentFiles, Library, ModelFolder, is_weight_file, weight_files};
+use crate::folder::{CONFIG, ComponentFiles, Library, ModelFolder};
 use crate::fs::{StdFs, atomic_write, atomic_write_json, atomic_write_with};
 use crate::safetensors::{Planned, write_stream};
-use crate::tensors::Dtype;
 
 impl ModelFiles {
     /// Writes one component into the folder `to` as diffusers lays it out. Weights keep their bits; of a diffusers folder
-    /// the files are copied, but for weights that were not chosen.
+    /// the files are copied, but for weights that were not chosen. Those of a variant get the plain names.
     ///
     /// # Errors
     ///
@@ -37,28 +36,35 @@ impl ModelFiles {
             (Source::Folder(folder), _) if !is_own_vae => self.copy_files(folder, name, to),
             (_, "tokenizer" | "tokenizer_2") => match self.tokenizer(name)? {
                 TokenizerFiles::Clip { pad } => write_tokenizer(pad, to),
-                TokenizerFiles::Folder(dir) => copy_all(&dir, to, &|_| true),
+                TokenizerFiles::Folder(dir) => {
+                    let files = crate::fs::list(&dir)?;
+                    let mut files = files.iter().filter(|path| path.is_file());
+                    files.try_for_each(|path| {
+                        copy_file(path, &to.join(path.file_name().unwrap_or_default()))
+                    })
+                }
             },
             _ => write_weights(&self.component(name)?, library_of(name), to),
         }
     }
 
-    /// Copies the files of a component, of its weights only those that are read.
+    /// Copies the files of a component, of its weights only those that are read and under their plain names, so that a
+    /// folder of which some components were written anew is one that diffusers loads.
     fn copy_files(
         &self,
         folder: &ModelFolder,
         name: &str,
         to: &Path,
     ) -> Result<(), CheckpointError> {
-        let dir = folder.dir(name);
-        let mut chosen: Vec<PathBuf> = Vec::new();
-        if !weight_files(&dir)?.is_empty() {
-            let weights = self.component(name)?.weights;
-            chosen.push(weights.path().to_owned());
-            chosen.extend(weights.files().iter().map(|file| file.path().to_owned()));
-        }
-        copy_all(&dir, to, &|path| {
-            !is_weight_file(path) || chosen.iter().any(|other| other.as_path() == path)
+        let used = folder.used_files(name, self.variant_of(folder, name))?;
+        let name_of =
+            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_index = |name: &str| name.contains(".index.");
+        let is_sharded = used.iter().any(|path| is_index(&name_of(path)));
+        used.iter().try_for_each(|path| {
+            let own = name_of(path);
+            let is_shard = is_sharded && !is_index(&own);
+            copy_file(path, &to.join(if is_shard { own } else { plain_name(&own) }))
         })
     }
 }
@@ -70,19 +76,25 @@ fn library_of(component: &str) -> Library {
     }
 }
 
-/// Copies the files of a folder for which `wanted` holds, each piece by piece.
-fn copy_all(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), CheckpointError> {
-    for path in crate::fs::list(from)? {
-        let Some(name) = path.file_name().filter(|_| path.is_file() && wanted(&path)) else {
-            continue;
-        };
-        atomic_write_with(&StdFs, &to.join(name), &mut |out: &mut dyn Write| {
-            let mut file = fs_err::File::open(&path)?;
-            std::io::copy(&mut file, out)?;
-            Ok(())
-        })?;
+/// The name of a weight file without its variant: what is written has no other, and nobody asks for one. A shard keeps
+/// its name, which stands in the index.
+fn plain_name(name: &str) -> String {
+    let stems = [Library::Diffusers.stem(), Library::Transformers.stem()];
+    let parted = stems.into_iter().find_map(|stem| Some((stem, name.strip_prefix(stem)?)));
+    match parted.filter(|(_, rest)| rest.starts_with('.') && rest.contains(".safetensors")) {
+        Some((stem, rest)) if rest.contains(".index.") => format!("{stem}.safetensors.index.json"),
+        Some((stem, rest)) if !rest.contains("-of-") => format!("{stem}.safetensors"),
+        _ => name.to_owned(),
     }
-    Ok(())
+}
+
+/// Copies a file, piece by piece.
+fn copy_file(from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    atomic_write_with(&StdFs, to, &mut |out: &mut dyn Write| {
+        let mut file = fs_err::File::open(from)?;
+        std::io::copy(&mut file, out)?;
+        Ok(())
+    })
 }
 
 /// Writes `config.json` and the weights, one tensor at a time.
@@ -96,7 +108,7 @@ fn write_weights(
         .names()
         .filter_map(|name| {
             let info = weights.info(name)?;
-            let (name, dtype) = (name.to_owned(), dtype_in_memory(info.dtype));
+            let (name, dtype) = (name.to_owned(), info.dtype.in_memory());
             Some(Planned { name, dtype, shape: info.shape.clone() })
         })
         .collect();
@@ -104,25 +116,6 @@ fn write_weights(
     let path = to.join(format!("{}.safetensors", library.stem()));
     write_stream(&path, &planned, &BTreeMap::new(), &mut |name| weights.read(name))?;
     Ok(())
-}
-
-/// The type in which a tensor of that stored type is read.
-fn dtype_in_memory(stored: Dtype) -> Dtype {
-    match stored {
-        Dtype::F16 => Dtype::F16,
-        Dtype::Bf16 => Dtype::Bf16,
-        // Reading a float of 8 bits is refused by name.
-        Dtype::F32 | Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2 => Dtype::F32,
-        Dtype::Bool
-        | Dtype::U8
-        | Dtype::I8
-        | Dtype::U16
-        | Dtype::I16
-        | Dtype::U32
-        | Dtype::I32
-        | Dtype::U64
-        | Dtype::I64 => Dtype::I64,
-    }
 }
 
 /// Writes CLIP's vocabulary as transformers names its files.
@@ -144,4 +137,35 @@ fn write_tokenizer(pad: &str, to: &Path) -> Result<(), CheckpointError> {
         settings.insert(field.to_owned(), value);
     }
     atomic_write_json(&to.join("tokenizer_config.json"), &settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_weights_and_indices_lose_their_variant() {
+        for (name, plain) in [
+            ("model.fp16.safetensors", "model.safetensors"),
+            ("model.safetensors", "model.safetensors"),
+            ("diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.safetensors"),
+            (
+                "diffusion_pytorch_model.safetensors.index.fp16.json",
+                "diffusion_pytorch_model.safetensors.index.json",
+            ),
+            ("model.fp16.safetensors.index.json", "model.safetensors.index.json"),
+        ] {
+            assert_eq!(plain_name(name), plain, "{name}");
+        }
+        for name in [
+            "config.json",
+            "merges.txt",
+            "model-00001-of-00002.safetensors",
+            "model-00001-of-00002.fp16.safetensors",
+            "model.fp16-00001-of-00002.safetensors",
+            "model_card.safetensors",
+        ] {
+            assert_eq!(plain_name(name), name);
+        }
+    }
 }

@@ -266,10 +266,8 @@ fn a_component_of_a_folder_is_copied_byte_for_byte_less_weights_that_were_not_ch
     write_tensors(&unet.join(half), &tensors, &BTreeMap::new()).unwrap();
     crate::fs::atomic_write(&unet.join("diffusion_pytorch_model.bin"), b"PK").unwrap();
     crate::fs::atomic_write(&unet.join("NOTES"), b"kept").unwrap();
-    for (options, chosen) in [
-        (ModelOptions::default(), "diffusion_pytorch_model.safetensors"),
-        (with_variant("fp16"), half),
-    ] {
+    let plain = "diffusion_pytorch_model.safetensors";
+    for (options, chosen) in [(ModelOptions::default(), plain), (with_variant("fp16"), half)] {
         let to = tempfile::tempdir().unwrap();
         open(&dir, &options).unwrap().copy_component("unet", to.path()).unwrap();
         let names = |dir: &Path| {
@@ -277,10 +275,11 @@ fn a_component_of_a_folder_is_copied_byte_for_byte_less_weights_that_were_not_ch
             let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
             paths.into_iter().map(name).collect::<Vec<_>>()
         };
-        assert_eq!(names(to.path()), ["NOTES", "config.json", chosen]);
+        assert_eq!(names(to.path()), ["NOTES", "config.json", plain]);
         for name in names(to.path()) {
-            let bytes = |dir: &Path| crate::fs::read(&dir.join(&name)).unwrap();
-            assert_eq!(bytes(to.path()), bytes(&unet));
+            let source = if name == plain { chosen } else { &name };
+            let bytes = |path: &Path| crate::fs::read(path).unwrap();
+            assert_eq!(bytes(&to.path().join(&name)), bytes(&unet.join(source)));
         }
     }
 }

@@ -13,9 +13,9 @@ use super::error::{DownloadError, TokenGiven};
 /// Steps from one address to the next.
 const MAX_REDIRECTS: usize = 10;
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// A connection that stands still is given up after this; a long transfer then goes on in another.
-const BODY_WITHIN: Duration = Duration::from_secs(600);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+/// A connection that stands still for so long is given up; the transfer then goes on in another.
+const STILL_FOR: Duration = Duration::from_mins(1);
 
 const LINKED_ETAG: &str = "x-linked-etag";
 const LINKED_SIZE: &str = "x-linked-size";
@@ -90,7 +90,7 @@ impl Client {
             .proxy(if hub.is_this_machine() { None } else { Proxy::try_from_env() })
             .timeout_connect(Some(CONNECT_WITHIN))
             .timeout_recv_response(Some(ANSWER_WITHIN))
-            .timeout_recv_body(Some(BODY_WITHIN))
+            .timeout_per_read(Some(STILL_FOR))
             .build();
         Ok(Self {
             agent: Agent::new_with_config(config),
@@ -128,7 +128,7 @@ impl Client {
             let answer = self.ask(Verb::Head, &url, &[], &what)?;
             let linked = text(&answer, LINKED_ETAG);
             let status = answer.status();
-            if !status.is_success() && !(status.is_redirection() && linked.is_some()) {
+            if !(status.is_success() || status.is_redirection() && linked.is_some()) {
                 return Err(self.refusal(&answer, &what));
             }
             let Some(raw) = linked.or_else(|| text(&answer, "etag")) else {
