@@ -310,3 +310,79 @@ fn a_reduced_adapter_keeps_the_energy_that_is_told() {
     world.run(&["resize", "b.safetensors", "--base", "base"]).expect(64);
     world.run(&["resize", "b.safetensors", "--energy", "1.5", "--base", "base"]).expect(64);
 }
+
+#[test]
+fn one_adapter_has_the_same_norms_in_every_form() {
+    let world = World::empty();
+    let norms = |path: &str| -> BTreeMap<String, f64> {
+        let record = world.run(&["inspect", path, "--json"]).expect(0).last_json();
+        serde_json::from_value(record["block_norms"].clone()).unwrap()
+    };
+    let base = text(&golden("family_sd1/base"));
+    let kohya = text(&golden("family_sd1/kohya.safetensors"));
+    let arguments = ["convert", &kohya, "--to", "diffusers", "--out", "d.safetensors"];
+    world.run(&[&arguments[..], &["--base", &base, "--dtype", "f32"]].concat()).expect(0);
+    let expected = norms(&kohya);
+    assert!(expected.len() > 4 && expected.values().all(|norm| *norm > 0.0), "{expected:?}");
+    for path in [text(&golden("family_sd1/diffusers.safetensors")), "d.safetensors".to_owned()] {
+        let found = norms(&path);
+        assert!(found.keys().eq(expected.keys()), "{path}: {found:?}");
+        for (block, norm) in &expected {
+            assert!((found[block] / norm - 1.0).abs() < 1e-5, "{path}: {block}");
+        }
+    }
+}
+
+#[test]
+fn alpha_far_below_the_rank_goes_into_half_precision() {
+    let world = World::new();
+    let base = world.path("base");
+    let mut adapter = drawn(&base, 2, 1);
+    for factors in adapter.modules.values_mut() {
+        let values = factors.up.f32().iter().map(|value| 1e-2 * value).collect();
+        factors.up = HostTensor::from_f32(factors.up.shape.clone(), values);
+        factors.alpha = 2.0 / 256.0;
+    }
+    write(&world.path("small.safetensors"), &adapter, &base);
+    for form in ["diffusers", "kohya"] {
+        let out = format!("{form}.safetensors");
+        let arguments = ["convert", "small.safetensors", "--to", form, "--out", &out];
+        world.run(&[&arguments[..], &["--base", "base", "--dtype", "f16"]].concat()).expect(0);
+        same(&read(&world.path(&out), &base).adapter, &adapter, 2e-3);
+    }
+}
+
+#[test]
+fn flags_that_would_do_nothing_and_places_that_are_taken_are_refused() {
+    let (world, _) = world();
+    let single = text(&golden("single_file/sd1.safetensors"));
+    let pair = ["--adapter", "a.safetensors", "--adapter", "b.safetensors", "--made-for", "base"];
+    let models = ["extract", "--base", "base", "--tuned", "base", "--out", "x", "--rank"];
+    for (arguments, words) in [
+        ([&["merge"][..], &pair, &["--out", "b.safetensors"]].concat(), "its own place"),
+        (
+            vec![
+                "merge",
+                "--base",
+                &single,
+                "--adapter",
+                "a.safetensors",
+                "--prediction",
+                "v",
+                "--out",
+                "x.safetensors",
+            ],
+            "`--prediction` needs a folder",
+        ),
+        (
+            vec!["resize", "a.safetensors", "--rank", "1", "--base", "base", "--dtype", "f16"],
+            "--out",
+        ),
+        ([&models[..], &["1", "--conv-rank", "2", "--targets", "attn"]].concat(), "found none"),
+        ([&models[..], &["513"]].concat(), "512"),
+    ] {
+        let told = world.run(&arguments).expect(64).stderr;
+        assert!(told.contains(words), "{arguments:?}: {told}");
+    }
+    assert!(!world.path("x").exists());
+}

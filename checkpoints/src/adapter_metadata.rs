@@ -343,11 +343,13 @@ fn level_of(key: &str) -> Option<Privacy> {
 /// The string under `lora_adapter_metadata` of a diffusers file whose factors carry the whole scale (alpha = rank).
 ///
 /// `ranks` gives the rank of each layer path (`unet.…`, `text_encoder.…`); the commonest one of a component stands for
-/// all, the others are listed in `rank_pattern`.
+/// all, the others are listed in `rank_pattern`. Layers of text encoders are named without `text_model.`: the modules of
+/// transformers >= 5.6 have no such part, and PEFT looks for the end of a module's name, so that older ones are found too.
 pub fn diffusers_adapter_metadata(ranks: &BTreeMap<String, u32>) -> String {
     let mut components: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
     for (path, &rank) in ranks {
         if let Some((component, layer)) = path.split_once('.') {
+            let layer = layer.strip_prefix("text_model.").unwrap_or(layer);
             components.entry(component).or_default().insert(layer, rank);
         }
     }
@@ -396,11 +398,19 @@ pub fn gives_away(metadata: &BTreeMap<String, String>) -> Vec<(&str, &'static st
 }
 
 fn holds_path(value: &str) -> bool {
-    let windows = value
-        .as_bytes()
-        .windows(3)
-        .any(|w| w[0].is_ascii_alphabetic() && w[1] == b':' && w[2] == b'\\');
-    let unix = ["/home/", "/Users/", "/root/", "/mnt/", "/media/", "/tmp/", "/workspace/"];
+    let bytes = value.as_bytes();
+    let windows = bytes.windows(3).enumerate().any(|(at, found)| {
+        let begins = at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
+        match found {
+            [drive, b':', b'\\'] => drive.is_ascii_alphabetic(),
+            // `https:/` has more letters.
+            [drive, b':', b'/'] => begins && drive.is_ascii_alphabetic(),
+            [b'\\', b'\\', server] => begins && server.is_ascii_alphanumeric(),
+            _ => false,
+        }
+    });
+    let unix =
+        ["/home/", "/Users/", "/root/", "/mnt/", "/media/", "/tmp/", "/workspace/", "/data/"];
     windows || unix.iter().any(|start| value.contains(start))
 }
 
@@ -496,6 +506,26 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_every_system_are_told_from_addresses_and_words() {
+        for path in [
+            "/home/me/x",
+            "/data/x",
+            "C:\\me\\x",
+            "D:/x",
+            "{\"dir\": \"E:/x\"}",
+            "\\\\server\\x",
+            "{\"dir\": \"\\\\\\\\server\\\\x\"}",
+        ] {
+            assert!(holds_path(path), "{path}");
+        }
+        for other in
+            ["https://example.org/x", "1:/2", "a/b", "tag \\\\(x\\\\)", "one\\\\ntwo", "ratio 4:3"]
+        {
+            assert!(!holds_path(other), "{other}");
+        }
+    }
+
+    #[test]
     fn a_base_that_was_written_is_stated() {
         for base_model in
             [BaseModel::Postcards, BaseModel::Sd1, BaseModel::Sd2, BaseModel::Sd2V, BaseModel::Sdxl]
@@ -577,5 +607,13 @@ mod tests {
         assert_eq!(found["unet.alpha_pattern"], json!({"conv": 4}));
         assert_eq!(found["unet.target_modules"], json!(["a.to_k", "a.to_q", "conv"]));
         assert_eq!(found["text_encoder.r"], 2);
+    }
+
+    #[test]
+    fn layers_of_text_encoders_are_named_as_every_transformers_has_them() {
+        let path = "text_encoder.text_model.encoder.layers.0.mlp.fc1".to_owned();
+        let told = diffusers_adapter_metadata(&BTreeMap::from([(path, 2)]));
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["text_encoder.target_modules"], json!(["encoder.layers.0.mlp.fc1"]));
     }
 }

@@ -288,6 +288,15 @@ pub fn remove_file(path: &Path) -> Result<(), CheckpointError> {
     }
 }
 
+/// Removes a folder that holds nothing.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`], also for a folder that holds anything.
+pub fn remove_empty_dir(dir: &Path) -> Result<(), CheckpointError> {
+    Ok(fs_err::remove_dir(dir)?)
+}
+
 /// Opens a file for reading and writing and leaves its content alone; creates it if it is not there. For lock files,
 /// which must never be replaced.
 pub(crate) fn open_kept(path: &Path) -> io::Result<fs_err::File> {
@@ -527,6 +536,17 @@ mod tests {
         replace_link(Path::new("../bytes/here"), &link).unwrap();
         assert_eq!(StdFs.read(&link).unwrap(), b"1");
         assert_eq!(StdFs.list(link.parent().unwrap()).unwrap(), [&*link]);
+    }
+
+    #[test]
+    fn only_an_empty_folder_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("a");
+        atomic_write(&dir.join("b"), b"1").unwrap();
+        assert!(remove_empty_dir(&dir).is_err());
+        remove_file(&dir.join("b")).unwrap();
+        remove_empty_dir(&dir).unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -92,6 +92,26 @@ impl Dtype {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// The type that a tensor has after reading: F64 becomes F32, integers become I64.
+    #[must_use]
+    pub const fn in_memory(self) -> Self {
+        match self {
+            Self::F16 => Self::F16,
+            Self::Bf16 => Self::Bf16,
+            // Reading a float of 8 bits is refused by name.
+            Self::F32 | Self::F64 | Self::F8E4M3 | Self::F8E5M2 => Self::F32,
+            Self::Bool
+            | Self::U8
+            | Self::I8
+            | Self::U16
+            | Self::I16
+            | Self::U32
+            | Self::I32
+            | Self::U64
+            | Self::I64 => Self::I64,
+        }
+    }
+
     /// Bytes per element.
     pub const fn n_bytes(self) -> usize {
         match self {

@@ -1,6 +1,7 @@
 //! Adapter files that verbs read and write: for which base one is, and what is checked before a new
 //! one appears.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +97,15 @@ impl Table {
     /// Reads an adapter of this base, in any form.
     pub(crate) fn read(&self, path: &Path) -> Result<Exchanged, JobError> {
         Ok(adapter::adapter_from_file(path, &self.layers, &self.map)?)
+    }
+
+    /// Whether the patterns choose a convolution of more than one value.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that means no layer.
+    pub(crate) fn chooses_convolutions(&self, patterns: &[String]) -> Result<bool, JobError> {
+        Ok(adapter::select(&self.layers, patterns)?.iter().any(Layer::is_spatial))
     }
 
     /// The layers as other programs name them.
@@ -227,16 +237,18 @@ impl NewFile<'_> {
 
     fn content(&self) -> Result<Content, JobError> {
         let map = &self.table.map;
+        let adapter = match self.dtype {
+            AdapterDtype::F16 => Cow::Owned(adapter::balanced(self.adapter, self.form)),
+            AdapterDtype::F32 | AdapterDtype::Bf16 => Cow::Borrowed(self.adapter),
+        };
         let (tensors, header, config) = match self.form {
-            AdapterForm::Kohya => {
-                (adapter::kohya_tensors(self.adapter, map, self.dtype)?, None, None)
-            }
+            AdapterForm::Kohya => (adapter::kohya_tensors(&adapter, map, self.dtype)?, None, None),
             AdapterForm::Diffusers => {
-                let (tensors, header) = adapter::diffusers_tensors(self.adapter, map, self.dtype)?;
+                let (tensors, header) = adapter::diffusers_tensors(&adapter, map, self.dtype)?;
                 (tensors, Some(header), None)
             }
             AdapterForm::Peft => {
-                let (tensors, config) = adapter::peft_tensors(self.adapter, map, self.dtype)?;
+                let (tensors, config) = adapter::peft_tensors(&adapter, map, self.dtype)?;
                 (tensors, None, Some(config))
             }
         };
@@ -253,7 +265,11 @@ impl NewFile<'_> {
     }
 
     fn metadata(&self, out: &Path, content: &Content) -> BTreeMap<String, String> {
-        let alpha = content.tensors.iter().find(|(key, _)| key.strip_suffix(".alpha").is_some());
+        let stored = content.tensors.iter();
+        let alphas: Vec<_> =
+            stored.filter(|(key, _)| key.strip_suffix(".alpha").is_some()).collect();
+        let of_unet = alphas.iter().find(|(key, _)| key.starts_with("lora_unet_"));
+        let alpha = of_unet.or(alphas.first());
         let rank = commonest_rank(self.adapter);
         let facts = Rewritten {
             base_model: self.table.base_model,
@@ -327,10 +343,12 @@ const fn tolerance(dtype: AdapterDtype) -> f64 {
     }
 }
 
-/// The rank of most modules, the largest of several.
+/// The rank of most modules, of the UNet if it has any; the largest of several.
 fn commonest_rank(adapter: &Adapter) -> u32 {
+    let is_unet = |path: &String| path.starts_with("unet.");
+    let all = !adapter.modules.keys().any(is_unet);
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-    for factors in adapter.modules.values() {
+    for (_, factors) in adapter.modules.iter().filter(|(path, _)| all || is_unet(path)) {
         *counts.entry(factors.rank()).or_default() += 1;
     }
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
@@ -345,14 +363,23 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Makes the folder.
+    /// Makes the folder; what an earlier program left under its name is removed.
     ///
     /// # Errors
     ///
-    /// What the system reports.
+    /// [`JobError::Usage`] for a path without a name of its own; what the system reports.
     pub(crate) fn beside(out: &Path) -> Result<Self, JobError> {
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let dir = out.with_file_name(format!(".{name}.unfinished-{}", std::process::id()));
+        let Some(name) = out.file_name() else {
+            let found = out.display();
+            return Err(JobError::usage(format!(
+                "`--out` must name what to write, found `{found}`"
+            )));
+        };
+        let (name, process) = (name.to_string_lossy(), std::process::id());
+        let dir = out.with_file_name(format!(".{name}.unfinished-{process}"));
+        if dir.is_dir() {
+            StdFs.remove_dir_all(&dir).map_err(checkpoints::CheckpointError::from)?;
+        }
         checkpoints::fs::create_dir(&dir)?;
         Ok(Self { dir })
     }
@@ -361,11 +388,11 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// What the system reports.
+    /// What the system reports; a folder that is no longer empty.
     pub(crate) fn become_folder(self, out: &Path) -> Result<(), JobError> {
-        // An empty folder may stand there; renaming replaces it where the system allows, and here too.
+        // Renaming does not replace an empty folder on every system.
         if out.is_dir() {
-            StdFs.remove_dir_all(out).map_err(checkpoints::CheckpointError::from)?;
+            checkpoints::fs::remove_empty_dir(out)?;
         }
         rename(&self.dir, out)
     }
@@ -425,6 +452,40 @@ pub(crate) fn percent(part: f64, whole: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_appeared_meanwhile_is_removed_and_nothing_old_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("new");
+        let staged = Staged::beside(&out).unwrap();
+        checkpoints::fs::atomic_write(&staged.dir.join("old"), b"1").unwrap();
+        std::mem::forget(staged);
+        let staged = Staged::beside(&out).unwrap();
+        assert!(checkpoints::fs::list(&staged.dir).unwrap().is_empty());
+        checkpoints::fs::atomic_write(&out.join("theirs"), b"2").unwrap();
+        assert!(staged.become_folder(&out).is_err());
+        assert_eq!(checkpoints::fs::list(folder.path()).unwrap(), [&*out]);
+        assert_eq!(checkpoints::fs::read(&out.join("theirs")).unwrap(), b"2");
+        for nameless in [".", "..", "/"] {
+            assert!(matches!(Staged::beside(Path::new(nameless)), Err(JobError::Usage { .. })));
+        }
+    }
+
+    #[test]
+    fn the_rank_is_that_of_the_unet_where_there_is_one() {
+        let factors = |rank| {
+            let tensor =
+                |shape: [usize; 2]| checkpoints::HostTensor::from_f32(shape, vec![1.0; rank]);
+            adapter::Factors { down: tensor([rank, 1]), up: tensor([1, rank]), alpha: 1.0 }
+        };
+        let mut adapter = Adapter::default();
+        for (path, rank) in [("text_encoder.a", 2), ("text_encoder.b", 2), ("unet.a", 4)] {
+            adapter.modules.insert(path.to_owned(), factors(rank));
+        }
+        assert_eq!(commonest_rank(&adapter), 4);
+        adapter.modules.remove("unet.a");
+        assert_eq!(commonest_rank(&adapter), 2);
+    }
 
     #[test]
     fn what_is_not_finished_is_removed() {

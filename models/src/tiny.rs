@@ -69,7 +69,7 @@ pub fn write(dir: &Path, seed: u64, device: &Device) -> Result<(), ModelError> {
     write_family(dir, Family::Postcards, seed, device)
 }
 
-/// As [`write`], with the structure of a family: its levels, projections, text encoders, padding and
+/// As [`write()`], with the structure of a family: its levels, projections, text encoders, padding and
 /// prediction. Text states are 16 wide, those of SDXL 16 + 24.
 ///
 /// # Errors

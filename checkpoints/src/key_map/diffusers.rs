@@ -49,8 +49,14 @@ pub(super) fn layer_and_part(key: &str) -> Option<(Vec<String>, Part)> {
 /// `text_encoder.encoder…` lacks `text_model.`; PEFT's own files do not name the component.
 fn candidates(layer: &str) -> Vec<String> {
     if let Some(inner) = layer.strip_prefix("base_model.model.") {
-        let bare = ["unet.", "text_encoder.", "text_encoder.text_model."]
-            .map(|component| format!("{component}{inner}"));
+        let bare = [
+            "unet.",
+            "text_encoder.",
+            "text_encoder.text_model.",
+            "text_encoder_2.",
+            "text_encoder_2.text_model.",
+        ]
+        .map(|component| format!("{component}{inner}"));
         return [candidates(inner), bare.to_vec()].concat();
     }
     let mut candidates = vec![layer.to_owned()];

@@ -32,7 +32,6 @@ const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
 pub struct KeyMap {
     kohya: BTreeMap<String, String>,
     paths: BTreeMap<String, String>,
-    own: BTreeMap<String, String>,
 }
 
 impl KeyMap {
@@ -46,7 +45,7 @@ impl KeyMap {
         layer_paths: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, CheckpointError> {
         let layer_paths: Vec<&str> = layer_paths.into_iter().collect();
-        let mut map = Self { kohya: BTreeMap::new(), paths: BTreeMap::new(), own: BTreeMap::new() };
+        let mut map = Self { kohya: BTreeMap::new(), paths: BTreeMap::new() };
         for &path in &layer_paths {
             let (component, inner) = split_component(path).ok_or_else(|| {
                 key_error(path, "does not begin with `unet.`, `text_encoder.` or `text_encoder_2.`")
@@ -65,8 +64,7 @@ impl KeyMap {
             for prefix in read_prefixes(component) {
                 map.insert(&stem(prefix, inner), path)?;
             }
-            map.kohya.insert(path.to_owned(), own.clone());
-            map.own.insert(own, path.to_owned());
+            map.kohya.insert(path.to_owned(), own);
         }
         Ok(map)
     }
@@ -88,11 +86,6 @@ impl KeyMap {
     /// The layer for which a stem stands: the family's own stems, diffusers names in SDXL files, `lora_te1_` in SD 1.
     pub fn diffusers_from_kohya(&self, stem: &str) -> Option<&str> {
         self.paths.get(stem).map(String::as_str)
-    }
-
-    /// Whether the stem is the one this family's files use, which all readers know.
-    pub fn is_own_stem(&self, stem: &str) -> bool {
-        self.own.contains_key(stem)
     }
 
     /// Layer paths, sorted.
@@ -138,7 +131,21 @@ impl KeyMap {
     ///
     /// [`CheckpointError::Key`] for an unknown layer, an unknown suffix, or a kind of adapter that is not supported.
     pub fn parse(&self, key: &str) -> Result<ParsedKey, CheckpointError> {
-        parse::parse(self, key)
+        self.parse_fitting(key, &|_| true)
+    }
+
+    /// As [`KeyMap::parse`]. PEFT's keys do not name the network: of several layers that one may mean it is the first that
+    /// `fits`, or the first if none does.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyMap::parse`].
+    pub fn parse_fitting(
+        &self,
+        key: &str,
+        fits: &dyn Fn(&ParsedKey) -> bool,
+    ) -> Result<ParsedKey, CheckpointError> {
+        parse::parse(self, key, fits)
     }
 }
 

@@ -97,7 +97,11 @@ const OTHER_NAMES: [(&str, &str); 6] = [
 /// Beginnings of the stems of kohya's tools and of `LyCORIS` as `SimpleTuner` writes it.
 const STEMS: [(&str, &str); 2] = [("lora_", "lora_"), ("lycoris_", "lora_unet_")];
 
-pub(super) fn parse(map: &KeyMap, key: &str) -> Result<ParsedKey, CheckpointError> {
+pub(super) fn parse(
+    map: &KeyMap,
+    key: &str,
+    fits: &dyn Fn(&ParsedKey) -> bool,
+) -> Result<ParsedKey, CheckpointError> {
     for (start, own) in STEMS {
         if let Some(rest) = key.strip_prefix(start) {
             return parse_kohya(map, key, &format!("{own}{rest}"));
@@ -108,9 +112,13 @@ pub(super) fn parse(map: &KeyMap, key: &str) -> Result<ParsedKey, CheckpointErro
     }
     let (layers, part) =
         diffusers::layer_and_part(key).ok_or_else(|| key_error(key, "is no tensor of a LoRA"))?;
-    let path = layers.into_iter().find(|layer| map.contains(layer));
-    let path = path.ok_or_else(|| key_error(key, "names a layer that this model lacks"))?;
-    Ok(ParsedKey { path, part })
+    let known: Vec<ParsedKey> = layers
+        .into_iter()
+        .filter(|layer| map.contains(layer))
+        .map(|path| ParsedKey { path, part })
+        .collect();
+    let chosen = known.iter().find(|parsed| fits(parsed)).or(known.first());
+    chosen.cloned().ok_or_else(|| key_error(key, "names a layer that this model lacks"))
 }
 
 fn foreign(kind: &str) -> String {

@@ -40,6 +40,7 @@ pub(crate) struct MergeArguments {
     #[arg(long, value_name = "DIR|FILE|hf:ORG/NAME[/FILE][@REV]", conflicts_with = "base")]
     pub(crate) made_for: Option<WeightsSource>,
     /// What the base predicts, where a folder is written of a single file that does not say it.
+    /// A file as --out has no place for it.
     #[arg(long, value_enum, value_name = "KIND", requires = "base")]
     pub(crate) prediction: Option<PredictionName>,
     /// An adapter file with its dose after a colon (1 if absent); repeatable.
@@ -70,12 +71,13 @@ pub(crate) struct ExtractArguments {
     /// The other one, of the same layers.
     #[arg(long, value_name = "DIR|FILE|hf:ORG/NAME[/FILE][@REV]")]
     pub(crate) tuned: WeightsSource,
-    /// Rank of linear layers and 1x1 convolutions; less where a layer has less.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Rank of linear layers and 1x1 convolutions, at most 512; less where a layer has less. The time
+    /// that it takes grows with the rank.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) rank: u32,
-    /// Rank of larger convolutions, which are left out if this is absent and --targets does not name
-    /// them.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Rank of larger convolutions, at most 512; they are left out if this is absent and --targets
+    /// does not name them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) conv_rank: Option<u32>,
     /// A set of layers (`attn`, `attn_ff`, `attn_ff_proj`, `attn_ff_proj_conv`) or a pattern over
     /// layer paths; repeatable. If absent `attn_ff_proj`, with --conv-rank `attn_ff_proj_conv`, and
@@ -112,9 +114,9 @@ pub(crate) struct ResizeArguments {
     /// Whose names to write; those of the file if absent.
     #[arg(long, value_enum, value_name = "FORM", requires = "out")]
     pub(crate) to: Option<FormName>,
-    /// Type of the factors.
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = DtypeName::AsStored)]
-    pub(crate) dtype: DtypeName,
+    /// Type of the factors; as-stored if absent.
+    #[arg(long, value_enum, value_name = "TYPE", requires = "out")]
+    pub(crate) dtype: Option<DtypeName>,
     /// The file to write; if absent the energies are printed and nothing is written.
     #[arg(long, value_name = "FILE.safetensors|DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use checkpoints::ModelOptions;
+use checkpoints::{ModelFiles, ModelOptions};
 use models::adapter::{self, ComponentChange, ExtractOptions, Extracted};
 use recipes::AdapterDtype;
 use serde_json::{Value, json};
@@ -24,10 +24,17 @@ pub(crate) fn execute(arguments: &ExtractArguments, job: &Job<'_>) -> Result<Out
     let base = stage::open_weights(&arguments.base, ModelOptions::default())?;
     let tuned = stage::open_weights(&arguments.tuned, ModelOptions::default())?;
     let table = Table::of_base(&tuned, None)?;
+    let targets = targets(arguments, &base);
+    if arguments.conv_rank.is_some() && !table.chooses_convolutions(&targets)? {
+        return Err(JobError::usage(
+            "`--conv-rank` is the rank of larger convolutions, found none among the layers of \
+             `--targets`",
+        ));
+    }
     let options = ExtractOptions {
         rank: arguments.rank as usize,
         conv_rank: arguments.conv_rank.map(|rank| rank as usize),
-        targets: targets(arguments),
+        targets,
     };
     let mut progress = job.progress();
     let mut watch = |done: usize, total: usize| {
@@ -73,11 +80,13 @@ pub(crate) fn execute(arguments: &ExtractArguments, job: &Job<'_>) -> Result<Out
 }
 
 /// The patterns of what was asked for; a set stands for its own.
-fn targets(arguments: &ExtractArguments) -> Vec<String> {
+fn targets(arguments: &ExtractArguments, base: &ModelFiles) -> Vec<String> {
     if arguments.targets.is_empty() {
         let set = SETS[usize::from(arguments.conv_rank.is_some())];
         let mut patterns = recipes::preset(set).unwrap_or_default();
-        patterns.extend(TEXT.map(str::to_owned));
+        if base.components().iter().any(|name| name.starts_with("text_encoder")) {
+            patterns.extend(TEXT.map(str::to_owned));
+        }
         return patterns;
     }
     let expand = |target: &String| recipes::preset(target).unwrap_or_else(|| vec![target.clone()]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use checkpoints::{ModelFiles, ModelOptions, Predicts};
 use models::adapter::{
-    self, Adapter, AdapterForm, Exchanged, Keep, Merged, StoreAs, merge_into_file,
+    self, Adapter, AdapterForm, Exchanged, Keep, Merged, PEFT_FILE, StoreAs, merge_into_file,
     merge_into_folder,
 };
 use recipes::WeightsSource;
@@ -19,6 +19,9 @@ use crate::stage;
 
 /// Merges what the arguments name.
 pub(crate) fn execute(arguments: &MergeArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    for adapter in &arguments.adapters {
+        require_other(&arguments.out, &adapter_file::file_of(&adapter.path))?;
+    }
     match &arguments.base {
         Some(base) => into_base(base, arguments, job)?,
         None => into_one(arguments, job)?,
@@ -51,6 +54,13 @@ fn into_base(
     arguments: &MergeArguments,
     job: &Job<'_>,
 ) -> Result<(), JobError> {
+    let out = &arguments.out;
+    if arguments.prediction.is_some() && is_single_file(out) {
+        return Err(JobError::usage(format!(
+            "`--prediction` needs a folder as `--out`, found `{}`: a single file does not state it",
+            out.display()
+        )));
+    }
     let prediction = arguments.prediction.map(|name| match name {
         PredictionName::Epsilon => Predicts::Epsilon,
         PredictionName::V => Predicts::V,
@@ -66,7 +76,6 @@ fn into_base(
         DtypeName::F16 => StoreAs::F16,
         DtypeName::Bf16 => StoreAs::Bf16,
     };
-    let out = &arguments.out;
     let merged = if is_single_file(out) {
         check_file(&files, out)?;
         merge_into_file(&files, &adapters, store, out)?.0
@@ -116,8 +125,13 @@ fn check_file(files: &ModelFiles, out: &Path) -> Result<(), JobError> {
             hint: Some("name a folder that is not there".to_owned()),
         });
     }
+    require_other(out, files.path())
+}
+
+/// Refuses to write over what is read.
+fn require_other(out: &Path, source: &Path) -> Result<(), JobError> {
     let real = |path: &Path| path.canonicalize().ok();
-    if real(out).is_some_and(|out| real(files.path()) == Some(out)) {
+    if real(out).is_some_and(|out| real(source) == Some(out)) {
         return Err(JobError::usage(format!("`{}` would take its own place", out.display())));
     }
     Ok(())
@@ -176,8 +190,26 @@ fn into_one(arguments: &MergeArguments, job: &Job<'_>) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Names of files without their folders.
+/// Names of files without their folders; of a PEFT adapter that of its folder.
 fn names(paths: &[&Path]) -> String {
-    let names = paths.iter().filter_map(|path| path.file_name());
-    names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>().join(", ")
+    let name = |path: &&Path| {
+        let own = path.file_name()?;
+        let folder = path.parent().filter(|_| own == PEFT_FILE).and_then(Path::file_name);
+        Some(folder.unwrap_or(own).to_string_lossy().into_owned())
+    };
+    paths.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_goes_by_its_file_or_its_folder() {
+        let paths = ["a/ink.safetensors", "b/wash/adapter_model.safetensors", PEFT_FILE];
+        assert_eq!(
+            names(&paths.map(Path::new)),
+            "ink.safetensors, wash, adapter_model.safetensors"
+        );
+    }
 }

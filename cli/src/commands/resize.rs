@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Job, Outcome};
 use crate::adapter_file::{self, NewFile, Table, Written, counted, percent};
-use crate::args::ResizeArguments;
+use crate::args::{DtypeName, ResizeArguments};
 use crate::error::JobError;
 
 /// Modules that are shown one by one: those that lose most.
@@ -27,11 +27,12 @@ pub(crate) fn execute(arguments: &ResizeArguments, job: &Job<'_>) -> Result<Outc
     let written: Option<Written> = match &arguments.out {
         None => None,
         Some(out) => {
+            let dtype = arguments.dtype.unwrap_or(DtypeName::AsStored);
             let file = NewFile {
                 table: &table,
                 adapter: &resized,
                 form: form(arguments, read.form),
-                dtype: adapter_file::dtype(arguments.dtype, &[&path])?,
+                dtype: adapter_file::dtype(dtype, &[&path])?,
                 source: read.metadata,
                 merged_from: None,
             };

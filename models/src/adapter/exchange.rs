@@ -15,8 +15,8 @@ use crate::base::Base;
 use crate::error::ModelError;
 use crate::unet::UNetConfig;
 
-pub use read::adapter_from_file;
-pub use write::{diffusers_tensors, exact_tensors, kohya_tensors, peft_tensors};
+pub use read::{Alphas, adapter_from_file};
+pub use write::{balanced, diffusers_tensors, exact_tensors, kohya_tensors, peft_tensors};
 
 /// Key of a file's metadata under which diffusers keeps the configuration of its adapters.
 pub const ADAPTER_METADATA: &str = "lora_adapter_metadata";

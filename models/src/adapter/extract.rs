@@ -155,9 +155,8 @@ fn one_tensor(
 }
 
 fn rank_of(layer: &Layer, options: &ExtractOptions) -> usize {
-    let spatial = layer.weight.len() == 4 && layer.weight[2..] != [1, 1];
     match options.conv_rank {
-        Some(rank) if spatial => rank,
+        Some(rank) if layer.is_spatial() => rank,
         _ => options.rank,
     }
 }

@@ -94,6 +94,8 @@ impl<'a> Traces<'a> {
         match self.encoder.filter(|_| self.text.is_none())? {
             (768, key) if key.starts_with("lora_te_") => Some(Family::Sd1),
             (1024, _) => Some(Family::Sd2),
+            // PEFT does not say that it is the second one.
+            (1280, _) => Some(Family::Sdxl),
             _ => None,
         }
     }
@@ -165,8 +167,13 @@ pub(super) fn refusal(file: &TensorFile, layers: &[Layer]) -> Option<String> {
         return Some(format!("is for {title} (its key `{key}`), the base is of another family"));
     }
     let (found, key) = traces.encoder?;
-    let expected = reads("text_encoder.text_model.encoder.layers.0.self_attn.q_proj")?;
-    (found != expected).then(|| {
+    let width = |component: &str| {
+        reads(&format!("{component}.text_model.encoder.layers.0.self_attn.q_proj"))
+    };
+    let expected = width("text_encoder")?;
+    // PEFT does not say which of two text encoders it means.
+    let second = width("text_encoder_2").filter(|_| key.starts_with("base_model."));
+    (found != expected && Some(found) != second).then(|| {
         format!("is for another base: `{key}` reads width {found}, the text encoder has {expected}")
     })
 }
@@ -209,6 +216,7 @@ mod tests {
             "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn2.to_v.lora_A.weight";
         let old = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight";
         let clip = "text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight";
+        let peft_text = "base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight";
         let (te, te1, te2) =
             (format!("lora_te_{clip}"), format!("lora_te1_{clip}"), format!("lora_te2_{clip}"));
         for (key, width, expected) in [
@@ -224,6 +232,8 @@ mod tests {
             (te.as_str(), 768, Some(Family::Sd1)),
             (te.as_str(), 1024, Some(Family::Sd2)),
             (te1.as_str(), 768, None),
+            (peft_text, 768, None),
+            (peft_text, 1280, Some(Family::Sdxl)),
             (te2.as_str(), 1280, Some(Family::Sdxl)),
             ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", 3072, None),
         ] {

@@ -33,17 +33,24 @@ pub fn relative_difference(found: &Factors, wanted: &Factors) -> f64 {
     if size > 0.0 { (squared / size).sqrt() } else { own.max(0.0).sqrt() }
 }
 
+/// Share of the largest norm of an adapter's modules below which a difference is noise: number
+/// formats with a short range lose modules that only rounding has moved.
+const NOISE: f64 = 1e-6;
+
 /// The modules of `wanted` that `found` lacks or changes by more than `tolerance`, relatively, and
-/// those that only `found` has: paths, each with what is wrong.
+/// those that only `found` has: paths, each with what is wrong. A difference of less than a
+/// millionth of the largest module's norm is none.
 pub fn differences(found: &Adapter, wanted: &Adapter, tolerance: f64) -> Vec<String> {
     let mut problems = Vec::new();
+    let largest = wanted.modules.values().map(delta_norm).fold(0.0, f64::max);
     for (path, wanted) in &wanted.modules {
         let Some(found) = found.modules.get(path) else {
             problems.push(format!("`{path}` is missing"));
             continue;
         };
-        let difference = relative_difference(found, wanted);
-        if difference.is_nan() || difference > tolerance {
+        let (difference, norm) = (relative_difference(found, wanted), delta_norm(wanted));
+        let distance = if norm > 0.0 { difference * norm } else { difference };
+        if distance.is_nan() || distance > tolerance * norm + NOISE * largest {
             problems.push(format!("`{path}` differs by {difference:e} of its effect"));
         }
     }
@@ -129,6 +136,20 @@ mod tests {
             ..module.clone()
         };
         assert!((relative_difference(&turned, &module) - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_module_of_rounding_noise_may_be_lost() {
+        let module = factors([1.0; 6], [1.0; 8], 2.0);
+        let with = |size: f32| {
+            let other =
+                Factors { up: HostTensor::from_f32([3, 2], vec![size; 6]), ..module.clone() };
+            let modules = [("a".to_owned(), module.clone()), ("b".to_owned(), other)];
+            Adapter { modules: modules.into() }
+        };
+        assert!(differences(&with(0.0), &with(1e-7), 1e-3).is_empty());
+        assert_eq!(differences(&with(0.0), &with(1e-5), 1e-3).len(), 1);
+        assert_eq!(differences(&with(1e-5), &with(0.0), 1e-3).len(), 1);
     }
 
     #[test]

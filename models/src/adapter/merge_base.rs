@@ -45,32 +45,13 @@ pub enum StoreAs {
 impl StoreAs {
     /// The type for a tensor of the network that is stored as `dtype`.
     fn of(self, dtype: Dtype) -> Dtype {
-        let kept = dtype_in_memory(dtype);
+        let kept = dtype.in_memory();
         match (self, kept) {
             (Self::AsRead, _) | (_, Dtype::I64) => kept,
             (Self::F32, _) => Dtype::F32,
             (Self::F16, _) => Dtype::F16,
             (Self::Bf16, _) => Dtype::Bf16,
         }
-    }
-}
-
-/// The type that a tensor has after reading: F64 becomes F32, integers become I64.
-const fn dtype_in_memory(stored: Dtype) -> Dtype {
-    match stored {
-        Dtype::F16 => Dtype::F16,
-        Dtype::Bf16 => Dtype::Bf16,
-        // Reading a float of 8 bits is refused by name.
-        Dtype::F32 | Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2 => Dtype::F32,
-        Dtype::Bool
-        | Dtype::U8
-        | Dtype::I8
-        | Dtype::U16
-        | Dtype::I16
-        | Dtype::U32
-        | Dtype::I32
-        | Dtype::U64
-        | Dtype::I64 => Dtype::I64,
     }
 }
 
@@ -103,7 +84,7 @@ struct Change<'a> {
 /// Changes by the name of the stored tensor.
 type Changes<'a> = BTreeMap<String, Vec<Change<'a>>>;
 
-/// Layers that the adapters change.
+/// Number of layers that the adapters change.
 ///
 /// # Errors
 ///
@@ -112,7 +93,7 @@ fn changed_layers(files: &ModelFiles, adapters: &[(Adapter, f64)]) -> Result<usi
     let present = files.components();
     let mut paths = BTreeSet::new();
     for (adapter, _) in adapters.iter().filter(|(_, dose)| *dose != 0.0) {
-        for path in adapter.modules.keys() {
+        for (path, _) in adapter.modules.iter().filter(|(_, f)| f.scale() != 0.0) {
             let component = path.split('.').next().unwrap_or_default();
             let known = NETWORKS.iter().any(|(name, _)| *name == component);
             if !known || !present.iter().any(|name| name == component) {
@@ -208,7 +189,8 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), CheckpointError> {
 ///
 /// # Errors
 ///
-/// As [`merge_into_folder`]; [`ModelError::Checkpoint`] if the base is a folder.
+/// As [`merge_into_folder`]; [`ModelError::Checkpoint`] if the base is a folder, or holds a value
+/// that is not finite.
 pub fn merge_into_file(
     files: &ModelFiles,
     adapters: &[(Adapter, f64)],
@@ -233,8 +215,13 @@ pub fn merge_into_file(
     let mut metadata = file.metadata().clone();
     metadata.retain(|key, _| !HASHES.contains(&key.as_str()));
     let mut read = |name: &str| {
+        let tensor = file.read(name)?;
+        if !tensor.all_finite() {
+            let problem = WeightsProblem::HoldsNotFinite { tensor: name.to_owned() };
+            return Err(CheckpointError::Weights { path: file.path().to_owned(), problem });
+        }
         let dtype = dtypes.get(name).copied().unwrap_or(Dtype::F32);
-        finished(path, name, file.read(name)?, (changes.get(name), dtype))
+        finished(path, name, tensor, (changes.get(name), dtype))
     };
     let hashes = write_stream(path, &planned, &metadata, &mut read)?;
     Ok((merged, hashes))

@@ -20,8 +20,8 @@ mod targets;
 pub use attach::{attach, detach, layers, set_dose, set_dropout, visit_factors};
 pub use dropout::{Dropout, DropoutDraw};
 pub use exchange::{
-    ADAPTER_METADATA, AdapterForm, Exchanged, PEFT_CONFIG, PEFT_FILE, adapter_from_file,
-    base_layers, diffusers_tensors, exact_tensors, key_map, kohya_tensors, peft_tensors,
+    ADAPTER_METADATA, AdapterForm, Alphas, Exchanged, PEFT_CONFIG, PEFT_FILE, adapter_from_file,
+    balanced, base_layers, diffusers_tensors, exact_tensors, key_map, kohya_tensors, peft_tensors,
 };
 pub use extract::{ComponentChange, ExtractOptions, Extracted, extract};
 pub use family::adapter_family;

@@ -18,6 +18,10 @@ pub fn placebo(adapter: &Adapter, seed: u64) -> Adapter {
 }
 
 fn random_rotation(path: &str, factors: &Factors, seed: u64) -> Factors {
+    if factors.scale() == 0.0 {
+        // It moves nothing, whatever its direction.
+        return factors.clone();
+    }
     let rank = factors.rank();
     let n_out = factors.up.shape[0];
     let n_in = factors.down.shape[1..].iter().product::<usize>();
@@ -88,5 +92,8 @@ mod tests {
             Adapter { modules: [("unet.layer".to_owned(), factors(1, [&[2, 4], &[4, 2]]))].into() };
         let placebo = placebo(&adapter.zeroed(), 5);
         assert!(placebo.modules["unet.layer"].up.f32().iter().all(|&value| value == 0.0));
+        let silent = Factors { alpha: 0.0, ..factors(1, [&[2, 4], &[4, 2]]) };
+        let adapter = Adapter { modules: [("unet.layer".to_owned(), silent)].into() };
+        assert_eq!(super::placebo(&adapter, 5), adapter);
     }
 }

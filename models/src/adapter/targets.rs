@@ -11,6 +11,13 @@ pub struct Layer {
     pub weight: Vec<usize>,
 }
 
+impl Layer {
+    /// Whether it is a convolution of more than one value.
+    pub fn is_spatial(&self) -> bool {
+        self.weight.len() == 4 && self.weight[2..] != [1, 1]
+    }
+}
+
 /// A pattern over layer paths: `*` stands for any text inside one component, `**` for any number of
 /// components, `{a,b}` for alternatives. An index at the end of a path (`to_out.0`) may be left out.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use checkpoints::adapter_metadata::gives_away;
 use checkpoints::key_map::Part;
 use checkpoints::{CheckpointError, TensorFile};
-use models::adapter::{Factors, adapter_family, delta_norm};
+use models::adapter::{AdapterForm, Alphas, Factors, adapter_family, delta_norm};
 use serde_json::{Value, json};
 
 use super::{Findings, name};
@@ -40,8 +40,9 @@ fn down_of(key: &str) -> Option<(&str, String, &'static str)> {
 /// One adapted layer.
 struct Module {
     rank: usize,
+    /// As a key or a configuration states it.
     alpha: Option<f64>,
-    /// ‖α/r·B·A‖, Frobenius; `None` if a factor is missing or not finite.
+    /// ‖α/r·B·A‖, Frobenius; `None` if a factor is missing or not finite, or if there is more to it.
     norm: Option<f64>,
     finite: bool,
 }
@@ -64,6 +65,7 @@ pub(super) fn inspect(file: &TensorFile) -> Result<Findings, JobError> {
     let mut forms: Vec<&str> = Vec::new();
     let mut kinds = BTreeMap::new();
     let mut dtypes = BTreeMap::new();
+    let alphas = Alphas::read(file, AdapterForm::of(file.names()))?;
     for key in file.names() {
         if let Some(kind) = Part::other_kind(key) {
             *kinds.entry(kind).or_insert(0) += 1;
@@ -75,7 +77,7 @@ pub(super) fn inspect(file: &TensorFile) -> Result<Findings, JobError> {
             if !forms.contains(&form) {
                 forms.push(form);
             }
-            modules.insert(stem.to_owned(), module(file, stem, (key, &up_key))?);
+            modules.insert(stem.to_owned(), module(file, (stem, key, &up_key), &alphas)?);
         }
     }
     let form = if forms.is_empty() { "unknown".to_owned() } else { forms.join(" and ") };
@@ -94,16 +96,21 @@ pub(super) fn privacy(file: &TensorFile, findings: &mut Findings) {
     findings.record["gives_away"] = json!(told);
 }
 
-fn module(file: &TensorFile, stem: &str, keys: (&str, &str)) -> Result<Module, CheckpointError> {
-    let (down_key, up_key) = keys;
+fn module(
+    file: &TensorFile,
+    (stem, down_key, up_key): (&str, &str, &str),
+    alphas: &Alphas,
+) -> Result<Module, CheckpointError> {
     let down = file.read(down_key)?;
     let rank = down.shape.first().copied().unwrap_or(0);
     let alpha_key = format!("{stem}.alpha");
     let alpha = match file.info(&alpha_key) {
         Some(_) => file.read(&alpha_key)?.f32().first().map(|&alpha| f64::from(alpha)),
-        None => None,
+        None => alphas.of(stem.strip_prefix("base_model.model.").unwrap_or(stem), rank),
     };
-    if file.info(up_key).is_none() {
+    // Between both factors of a Tucker decomposition there is a third.
+    let has_core = file.info(&format!("{stem}.lora_mid.weight")).is_some();
+    if has_core || file.info(up_key).is_none() {
         return Ok(Module { rank, alpha, norm: None, finite: down.all_finite() });
     }
     let up = file.read(up_key)?;
@@ -158,7 +165,7 @@ fn defects(modules: &BTreeMap<String, Module>) -> Vec<String> {
     };
     let dead = named(&|module| module.norm == Some(0.0), "without effect");
     let broken = |module: &Module| !module.finite || module.norm.is_none();
-    dead.into_iter().chain(named(&broken, "incomplete or not finite")).collect()
+    dead.into_iter().chain(named(&broken, "incomplete, of another kind or not finite")).collect()
 }
 
 fn record(
@@ -283,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn what_has_a_core_has_no_norm() {
+        let stem = "lora_unet_mid_block_resnets_0_conv1";
+        let tensors = TensorMap::from([
+            (format!("{stem}.lora_up.weight"), tensor([3, 2], &[1.0; 6])),
+            (format!("{stem}.lora_down.weight"), tensor([2, 4], &[1.0; 8])),
+            (format!("{stem}.lora_mid.weight"), tensor([2, 2], &[1.0; 4])),
+        ]);
+        let module = &findings(&tensors).record["modules"][stem];
+        assert!(module["norm"].is_null() && module["finite"] == true, "{module}");
+    }
+
+    #[test]
     fn what_is_dead_broken_or_of_another_kind_is_named() {
         let tensors = TensorMap::from([
             ("unet.a.lora_A.weight".to_owned(), tensor([1, 2], &[1.0, 2.0])),
@@ -295,7 +314,7 @@ mod tests {
         let text = findings(&tensors).lines.join("\n");
         for expected in [
             "1 module without effect, the first is unet.a",
-            "2 modules incomplete or not finite, the first is unet.b",
+            "2 modules incomplete, of another kind or not finite, the first is unet.b",
             "1 key of LoHa, which is not read here",
             "for a base that its keys do not tell",
         ] {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoints::key_map::{KeyMap, Part};
+use checkpoints::key_map::{KeyMap, ParsedKey, Part};
 use checkpoints::{HeaderLimit, HostTensor, TensorFile};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::{Adapter, Factors, Layer, family};
 use super::{ADAPTER_METADATA, AdapterForm, Exchanged, PEFT_CONFIG};
@@ -31,16 +31,16 @@ pub fn adapter_from_file(
     }
     let form = AdapterForm::of(file.names());
     let mut problems = Vec::new();
-    let modules = modules(&file, map, &mut problems);
-    let alphas = Alphas::read(&file, form)?;
-    let shapes: BTreeMap<&str, &[usize]> =
+    let shapes: Shapes<'_> =
         layers.iter().map(|layer| (layer.path.as_str(), layer.weight.as_slice())).collect();
+    let modules = modules(&file, (map, &shapes), &mut problems);
+    let alphas = Alphas::read(&file, form)?;
     let mut adapter = Adapter::default();
     for (path, keys) in modules {
         match factors(&file, &keys, shapes.get(path.as_str()).copied().unwrap_or(&[]))? {
             Ok(mut factors) => {
-                if keys.alpha.is_none() {
-                    factors.alpha = alphas.of(&path, factors.rank());
+                if let (None, Some(alpha)) = (&keys.alpha, alphas.of(&path, factors.rank())) {
+                    factors.alpha = alpha;
                 }
                 adapter.modules.insert(path, factors);
             }
@@ -81,6 +81,9 @@ fn other_kind(file: &TensorFile) -> Option<String> {
     ))
 }
 
+/// Shapes of the layers' weights by their paths.
+type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+
 /// Keys of one module in the file.
 #[derive(Default)]
 struct ModuleKeys {
@@ -91,14 +94,24 @@ struct ModuleKeys {
 
 fn modules(
     file: &TensorFile,
-    map: &KeyMap,
+    (map, shapes): (&KeyMap, &Shapes<'_>),
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, ModuleKeys> {
     let mut modules: BTreeMap<String, ModuleKeys> = BTreeMap::new();
     for key in file.names() {
+        let fits = |parsed: &ParsedKey| {
+            let axis = match parsed.part {
+                Part::Down => 1,
+                Part::Up => 0,
+                Part::Alpha | Part::Mid | Part::DoraScale => return true,
+            };
+            let found = file.info(key).and_then(|info| info.shape.get(axis));
+            shapes.get(parsed.path.as_str()).and_then(|shape| shape.get(axis)) == found
+        };
         // `UNet2DConditionModel.save_lora_adapter` leaves the component out.
-        let parsed =
-            map.parse(key).or_else(|error| map.parse(&format!("unet.{key}")).map_err(|_| error));
+        let parsed = map
+            .parse_fitting(key, &fits)
+            .or_else(|error| map.parse(&format!("unet.{key}")).map_err(|_| error));
         let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -111,10 +124,8 @@ fn modules(
             Part::Down => &mut module.down,
             Part::Up => &mut module.up,
             Part::Alpha => &mut module.alpha,
-            Part::Mid | Part::DoraScale => {
-                problems.push(format!("key `{key}` belongs to no plain LoRA"));
-                continue;
-            }
+            // Such files were refused by their kind.
+            Part::Mid | Part::DoraScale => continue,
         };
         if let Some(first) = slot.replace(key.to_owned()) {
             problems.push(format!("keys `{first}` and `{key}` name the same tensor"));
@@ -173,13 +184,19 @@ fn fitted(tensor: &HostTensor, shape: &[usize]) -> Option<HostTensor> {
 }
 
 /// Alphas that a configuration beside the tensors states.
-#[derive(Default)]
-struct Alphas {
+#[derive(Debug)]
+pub struct Alphas {
     config: Value,
 }
 
 impl Alphas {
-    fn read(file: &TensorFile, form: AdapterForm) -> Result<Self, ModelError> {
+    /// Reads what the header of a file, or `adapter_config.json` beside it, states.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Checkpoint`] and [`ModelError::Adapter`] for a configuration that is no JSON;
+    /// [`ModelError::Adapter`] for an `alpha_pattern` that is an expression and no path.
+    pub fn read(file: &TensorFile, form: AdapterForm) -> Result<Self, ModelError> {
         let beside = file.path().with_file_name(PEFT_CONFIG);
         let config = match form {
             AdapterForm::Kohya => Value::Null,
@@ -194,15 +211,26 @@ impl Alphas {
                 })?,
             },
         };
+        let patterns = config.as_object().into_iter().flatten().filter(|(field, _)| {
+            field.strip_suffix("alpha_pattern").is_some_and(|of| of.is_empty() || of.ends_with('.'))
+        });
+        let mut keys =
+            patterns.filter_map(|(_, patterns)| patterns.as_object()).flat_map(Map::keys);
+        if let Some(key) = keys.find(|key| is_expression(key)) {
+            let reason = format!("`alpha_pattern` must name layers, found the expression `{key}`");
+            return Err(refused(file.path(), &[reason]));
+        }
         Ok(Self { config })
     }
 
-    /// Alpha of the module at `path`; the rank, that is scale 1, where nothing is stated.
+    /// What is stated as alpha of the module at `path`; without it the scale is 1. A path without
+    /// component is one of the UNet.
     ///
     /// Source: `peft.utils.other.get_pattern_key` and `peft.tuners.lora.LoraLayer.update_layer`.
-    fn of(&self, path: &str, rank: usize) -> f64 {
-        let rank = rank as f64;
-        let (component, inner) = path.split_once('.').unwrap_or(("", path));
+    pub fn of(&self, path: &str, rank: usize) -> Option<f64> {
+        const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
+        let parted = path.split_once('.').filter(|(component, _)| COMPONENTS.contains(component));
+        let (component, inner) = parted.unwrap_or(("unet", path));
         let field = |name: &str| {
             let named = self.config.get(format!("{component}.{name}"));
             named.or_else(|| self.config.get(name))
@@ -211,21 +239,28 @@ impl Alphas {
         let by_pattern = patterns
             .and_then(|patterns| patterns.iter().find(|(pattern, _)| pattern_means(pattern, inner)))
             .and_then(|(_, alpha)| alpha.as_f64());
-        let Some(alpha) = by_pattern.or_else(|| field("lora_alpha").and_then(Value::as_f64)) else {
-            return rank;
-        };
+        let alpha = by_pattern.or_else(|| field("lora_alpha").and_then(Value::as_f64))?;
         let stabilized = field("use_rslora").and_then(Value::as_bool) == Some(true);
         // Scale alpha/√r instead of alpha/r.
-        if stabilized { alpha * rank.sqrt() } else { alpha }
+        Some(if stabilized { alpha * (rank as f64).sqrt() } else { alpha })
     }
 }
 
-/// Whether a key of PEFT's `alpha_pattern` means this path: its end, or all of it after `^`.
+/// Whether a key of PEFT's `alpha_pattern`, which is a regular expression, is more than a path.
+fn is_expression(pattern: &str) -> bool {
+    pattern.replace("\\.", ".").contains(['*', '+', '?', '[', '(', '|', '{', '\\'])
+}
+
+/// Whether a key of PEFT's `alpha_pattern` means this path: its end, or all of it after `^`. Text
+/// encoders call their layers with and without `text_model.`.
 fn pattern_means(pattern: &str, path: &str) -> bool {
+    let bare = |path: &str| path.strip_prefix("text_model.").unwrap_or(path).to_owned();
     let plain = pattern.replace("\\.", ".");
     let plain = plain.strip_suffix('$').unwrap_or(&plain);
     match plain.strip_prefix('^') {
-        Some(whole) => path == whole,
-        None => path.strip_suffix(plain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+        Some(whole) => bare(path) == bare(whole),
+        None => bare(path)
+            .strip_suffix(&bare(plain))
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
     }
 }

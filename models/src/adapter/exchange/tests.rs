@@ -3,7 +3,7 @@ use std::path::Path;
 use checkpoints::key_map::Part;
 use checkpoints::{HostTensor, ModelFiles, ModelOptions, TensorMap};
 use recipes::{AdapterDtype, draws};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::write::scaled;
 use super::*;
@@ -145,6 +145,58 @@ fn alpha_of_a_foreign_configuration_counts() {
 }
 
 #[test]
+fn alpha_patterns_are_paths_with_and_without_the_name_of_the_text_model() {
+    let adapter = adapter();
+    let (tensors, _) = diffusers_tensors(&adapter, &base().1, AdapterDtype::F32).unwrap();
+    let found = |pattern: &str| {
+        let config = json!({ "text_encoder.alpha_pattern": { pattern: 6 } }).to_string();
+        read(&tensors, &[(ADAPTER_METADATA, &config)])
+    };
+    for pattern in [
+        "^encoder.layers.0.self_attn.q_proj",
+        "^text_model\\.encoder\\.layers\\.0\\.self_attn\\.q_proj$",
+        "text_model.encoder.layers.0.self_attn.q_proj",
+        "q_proj",
+    ] {
+        let scale = found(pattern).unwrap().adapter.modules[TEXT].scale();
+        assert!((scale - 3.0).abs() < 1e-12, "{pattern}: {scale}");
+    }
+    let other = found("^layers.0.self_attn.q_proj").unwrap().adapter.modules[TEXT].scale();
+    assert!((other - 1.0).abs() < 1e-12);
+    for pattern in [".*q_proj", "encoder\\.layers\\.\\d", "q_proj|k_proj", "layers.[01].mlp"] {
+        let message = found(pattern).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{pattern}`")), "{message}");
+    }
+}
+
+#[test]
+fn factors_too_small_for_half_precision_share_their_size_exactly() {
+    let mut adapter = adapter();
+    let factors = adapter.modules.get_mut(QUERY).unwrap();
+    // As with rank 128 and alpha 1.
+    factors.up = scaled(&factors.up, 1e-4);
+    factors.alpha = 2.0 / 128.0;
+    let found = balanced(&adapter, AdapterForm::Diffusers);
+    let size = |adapter: &Adapter| adapter.modules[QUERY].down.f32()[0];
+    let power = (size(&found) / size(&adapter)).log2();
+    assert!(power < -8.0 && power.fract() == 0.0, "{power}");
+    for path in [PROJECTION, CONVOLUTION, TEXT] {
+        assert_eq!(found.modules[path], adapter.modules[path], "{path}");
+    }
+    let only = |adapter: &Adapter| Adapter {
+        modules: [(QUERY.to_owned(), adapter.modules[QUERY].clone())].into(),
+    };
+    let (adapter, found) = (only(&adapter), only(&found));
+    assert_eq!(differences(&found, &adapter, 0.0), Vec::<String>::new());
+    let written = |adapter: &Adapter| {
+        let (tensors, _) = diffusers_tensors(adapter, &base().1, AdapterDtype::F16).unwrap();
+        read(&tensors, &[]).unwrap().adapter
+    };
+    assert_eq!(differences(&written(&found), &adapter, 2e-3), Vec::<String>::new());
+    assert_eq!(differences(&written(&adapter), &adapter, 2e-3).len(), 1);
+}
+
+#[test]
 fn a_module_without_alpha_has_scale_one() {
     let mut tensors = exact_tensors(&adapter(), &base().1).unwrap();
     tensors.retain(|key, _| !is_alpha(key));
@@ -281,6 +333,24 @@ fn what_is_written_of_every_family_is_named_as_others_name_it() {
         }
         let second = "text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight";
         assert_eq!(tensors.contains_key(second), family == "sdxl");
+    }
+}
+
+#[test]
+fn a_peft_folder_of_either_text_encoder_is_read_as_that_one() {
+    let (layers, map, path) = golden("sdxl", "kohya.safetensors");
+    let whole = adapter_from_file(&path, &layers, &map).unwrap().adapter;
+    for component in ["text_encoder.", "text_encoder_2."] {
+        let mut adapter = whole.clone();
+        adapter.modules.retain(|path, _| path.starts_with(component));
+        assert!(!adapter.modules.is_empty());
+        let (tensors, config) = peft_tensors(&adapter, &map, AdapterDtype::F32).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(PEFT_FILE);
+        checkpoints::write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+        checkpoints::fs::atomic_write_json(&folder.path().join(PEFT_CONFIG), &config).unwrap();
+        let found = adapter_from_file(&path, &layers, &map).unwrap().adapter;
+        assert_eq!(differences(&found, &adapter, 1e-6), Vec::<String>::new());
     }
 }
 

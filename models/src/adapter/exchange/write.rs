@@ -9,6 +9,7 @@ use recipes::AdapterDtype;
 use serde_json::{Map, Value, json};
 
 use super::super::{Adapter, Factors};
+use super::AdapterForm;
 use crate::error::ModelError;
 
 /// The adapter under kohya's names, one alpha per component.
@@ -24,18 +25,58 @@ pub fn kohya_tensors(
     map: &KeyMap,
     dtype: AdapterDtype,
 ) -> Result<TensorMap, ModelError> {
-    let alphas =
-        commonest(adapter, |factors| (factors.alpha != 0.0).then(|| factors.alpha.to_bits()));
+    let alphas = stored_alphas(adapter);
     let mut tensors = TensorMap::new();
     for (path, factors) in &adapter.modules {
-        // Where every alpha is 0, any other with B = 0 says the same.
-        let alpha = alphas.get(component(path)).map_or(1.0, |&bits| f64::from_bits(bits));
+        let alpha = alpha_of(&alphas, path);
         let share = factors.alpha / alpha;
         tensors.insert(map.kohya_key(path, Part::Down)?, stored(&factors.down, dtype));
         tensors.insert(map.kohya_key(path, Part::Up)?, stored(&scaled(&factors.up, share), dtype));
         tensors.insert(map.kohya_key(path, Part::Alpha)?, HostTensor::scalar(alpha as f32));
     }
     Ok(tensors)
+}
+
+/// Root mean square of a stored up factor below which half precision loses digits: its numbers
+/// below 6e-5 lie 6e-8 apart.
+const LEAST_UP: f64 = 1e-4;
+
+/// The same adapter for a file of this form in half precision: where the up factor that would be
+/// stored is too small for its range, a power of two moves from the down factor into it, which
+/// rounds nothing.
+#[must_use]
+pub fn balanced(adapter: &Adapter, form: AdapterForm) -> Adapter {
+    let alphas = stored_alphas(adapter);
+    let module = |(path, factors): (&String, &Factors)| {
+        let share = match form {
+            AdapterForm::Kohya => factors.alpha / alpha_of(&alphas, path),
+            AdapterForm::Diffusers | AdapterForm::Peft => factors.scale(),
+        };
+        let (down, up) = (mean_size(&factors.down), mean_size(&factors.up) * share.abs());
+        if down == 0.0 || up == 0.0 || up >= LEAST_UP {
+            return (path.clone(), factors.clone());
+        }
+        let power = ((up / down).log2() / 2.0).round().exp2();
+        let (down, up) = (scaled(&factors.down, power), scaled(&factors.up, power.recip()));
+        (path.clone(), Factors { down, up, alpha: factors.alpha })
+    };
+    Adapter { modules: adapter.modules.iter().map(module).collect() }
+}
+
+/// Root mean square.
+fn mean_size(tensor: &HostTensor) -> f64 {
+    let squares: f64 = tensor.f32().iter().map(|&value| f64::from(value).powi(2)).sum();
+    (squares / tensor.len().max(1) as f64).sqrt()
+}
+
+/// The alpha that is stored for each component, as bits.
+fn stored_alphas(adapter: &Adapter) -> BTreeMap<&str, u64> {
+    commonest(adapter, |factors| (factors.alpha != 0.0).then(|| factors.alpha.to_bits()))
+}
+
+fn alpha_of(alphas: &BTreeMap<&str, u64>, path: &str) -> f64 {
+    // Where every alpha is 0, any other with B = 0 says the same.
+    alphas.get(component(path)).map_or(1.0, |&bits| f64::from_bits(bits))
 }
 
 /// The adapter under kohya's names in f32, each module with its own alpha: the same bits again when

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use checkpoints::fs::Fs;
 use checkpoints::{Family, ModelOptions};
 use recipes::draws;
 
@@ -100,6 +101,70 @@ fn dose_zero_keeps_every_bit_of_every_file() {
     merge_into_folder(&files, &adapters, StoreAs::F32, &out).unwrap();
     let hash = |files: &ModelFiles| files.component("unet").unwrap().weights.tensors_sha256();
     assert_eq!(hash(&opened(&out)), hash(&files));
+}
+
+#[test]
+fn what_is_copied_of_a_variant_gets_plain_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = tiny::base(dir.path(), 5, &Device::flex()).unwrap();
+    let [unet, text, vae] = ["unet", "text_encoder", "vae"].map(|name| dir.path().join(name));
+    for (folder, stem) in
+        [(&unet, "diffusion_pytorch_model"), (&text, "model"), (&vae, "diffusion_pytorch_model")]
+    {
+        let [plain, half] =
+            ["", ".fp16"].map(|part| folder.join(format!("{stem}{part}.safetensors")));
+        StdFs.rename(&plain, &half).unwrap();
+    }
+    let mut adapter = adapter(&base, 1);
+    adapter.modules.retain(|path, _| path.starts_with("unet."));
+    let out = dir.path().join("merged");
+    merge_into_folder(&opened(dir.path()), &[(adapter, 1.0)], StoreAs::AsRead, &out).unwrap();
+    for file in [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let files = checkpoints::fs::list(&out.join("text_encoder")).unwrap();
+    assert_eq!(
+        files,
+        ["config.json", "model.safetensors"].map(|name| out.join("text_encoder").join(name))
+    );
+    load(&opened(&out), &Device::flex()).unwrap();
+}
+
+#[test]
+fn a_damaged_tensor_of_a_single_file_is_refused_though_no_adapter_changes_it() {
+    let source = TensorFile::open(&golden("sd1.safetensors")).unwrap();
+    let name = source.names().find(|name| name.starts_with("first_stage_model.")).unwrap();
+    let mut tensors: checkpoints::TensorMap =
+        source.names().map(|name| (name.to_owned(), source.read(name).unwrap())).collect();
+    let shape = tensors[name].shape.clone();
+    let values = vec![f32::INFINITY; shape.iter().product()];
+    tensors.insert(name.to_owned(), HostTensor::from_f32(shape, values));
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("base.safetensors"), dir.path().join("out.safetensors"));
+    checkpoints::write_tensors(&path, &tensors, source.metadata()).unwrap();
+    let error =
+        merge_into_file(&opened(&path), &[], StoreAs::AsRead, &out).unwrap_err().to_string();
+    assert!(error.contains("base.safetensors") && error.contains(name), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_module_without_scale_changes_no_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = tiny::base(dir.path(), 5, &Device::flex()).unwrap();
+    let mut adapter = adapter(&base, 1);
+    adapter.modules.values_mut().skip(2).for_each(|factors| factors.alpha = 0.0);
+    let merged = merge_into_folder(
+        &opened(dir.path()),
+        &[(adapter, 1.0)],
+        StoreAs::AsRead,
+        &dir.path().join("merged"),
+    );
+    assert_eq!(merged.unwrap().changed, 2);
 }
 
 #[test]
