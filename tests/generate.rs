@@ -442,20 +442,26 @@ fn the_noise_of_a_file_takes_the_place_of_the_seeds() {
         };
         let latents = [3, 8].map(|seed| normals(seed, 0, Purpose::Generate)).concat();
         let of_step = |step| [3, 8].map(|seed| normals(seed, step, Purpose::SamplerStep)).concat();
-        let noise = (0..3).flat_map(of_step).collect();
-        save(
-            &world,
-            "noise.safetensors",
-            vec![
-                ("latents", vec![2, 4, 8, 8], latents.clone()),
-                ("noise", vec![3, 2, 4, 8, 8], noise),
-            ],
-        );
-        let given = ["--init-latents", "noise.safetensors", "--seed", "77", "--out", "given.png"];
-        draw(&world, &[&arguments[..], &given].concat());
-        let (seeded, given) =
-            (picture(&world.path("seeded.png")), picture(&world.path("given.png")));
-        assert_eq!(seeded, given, "{sampler}");
+        let seeded = picture(&world.path("seeded.png"));
+        for n_steps in [2, 3] {
+            let noise = (0..n_steps as u64).flat_map(of_step).collect();
+            save(
+                &world,
+                "noise.safetensors",
+                vec![
+                    ("latents", vec![2, 4, 8, 8], latents.clone()),
+                    ("noise", vec![n_steps, 2, 4, 8, 8], noise),
+                ],
+            );
+            let given =
+                ["--init-latents", "noise.safetensors", "--seed", "77", "--out", "given.png"];
+            draw(&world, &[&arguments[..], &given].concat());
+            // DDIM alone adds noise after the last step, if there is some.
+            let same = picture(&world.path("given.png")) == seeded;
+            assert_eq!(same, sampler != "ddim-eta1" || n_steps == 2, "{sampler} {n_steps}");
+            let (_, _, settings) = parsed(&text(&world.path("given.png"), "parameters").unwrap());
+            assert!(!settings.contains_key("Seed"), "a seed that drew nothing");
+        }
         // A file without the noise of the steps leaves that to the seed.
         save(&world, "start.safetensors", vec![("latents", vec![2, 4, 8, 8], latents)]);
         let start = ["--init-latents", "start.safetensors", "--seed", "77", "--out", "start.png"];
@@ -475,6 +481,11 @@ fn latents_that_do_not_fit_are_refused_and_nothing_is_written() {
         "few.safetensors",
         vec![("latents", vec![4, 8, 8], values(256)), ("noise", vec![1, 4, 8, 8], values(256))],
     );
+    save(
+        &world,
+        "many.safetensors",
+        vec![("latents", vec![4, 8, 8], values(256)), ("noise", vec![4, 4, 8, 8], values(1024))],
+    );
     save(&world, "nan.safetensors", vec![("latents", vec![4, 8, 8], vec![f32::NAN; 256])]);
     save(&world, "good.safetensors", vec![("latents", vec![4, 8, 8], values(256))]);
     let refused = |file: &str, code: i32, more: &[&str]| {
@@ -486,7 +497,8 @@ fn latents_that_do_not_fit_are_refused_and_nothing_is_written() {
     };
     assert!(refused("size.safetensors", 65, &[]).contains("expected [n, 4, 8, 8]"));
     let ancestral = ["--sampler", "euler-a"];
-    assert!(refused("few.safetensors", 65, &ancestral).contains("for 2 steps"));
+    assert!(refused("few.safetensors", 65, &ancestral).contains("for the first 2 of them"));
+    assert!(refused("many.safetensors", 65, &ancestral).contains("for the 3 steps"));
     assert!(refused("nan.safetensors", 65, &[]).contains("not finite"));
     assert!(refused("good.safetensors", 64, &["--seeds", "1,2"]).contains("holds 1 pictures"));
     assert!(refused("good.safetensors", 64, &["--count", "2"]).contains("cannot be used with"));
@@ -634,6 +646,33 @@ fn a_request_to_stop_keeps_the_pictures_that_are_finished() {
         assert_eq!(picture(&world.path("drawn").join(name)).dimensions(), (SIDE_PX, SIDE_PX));
     }
     assert!(!world.path("way.png").exists());
+}
+
+#[test]
+fn what_cannot_be_done_as_asked_is_a_mistake_of_the_command_line() {
+    let world = World::new();
+    world.write("there.png", "");
+    world.write("prompts.txt", &"a boat\n".repeat(30));
+    for (arguments, expected) in [
+        (&["--out", "a.png", "--trajectory", "./a.png"][..], "and of `--trajectory`"),
+        (&["--out", "way/trajectory.png", "--trajectory", "way/"], "and of `--trajectory`"),
+        (&["--out", "d/", "--grid", "--trajectory", "d/sheet.png"], "and of `--trajectory`"),
+        (
+            &["--out", "d/", "--grid", "--size", "1024x1024", "--prompts", "prompts.txt"],
+            "a sheet of",
+        ),
+        (&["--out", "a.png", "--guidance", "1", "--negative", "a sun"], "`--negative`"),
+        (&["--out", "a.png", "--guidance", "1", "--guidance-rescale", "0.7"], "`--guidance 1`"),
+        (&["--out", "a.png", "--size", "50x70"], "`--size 48x72`"),
+        (&["--out", "there.png/"], "`there.png` is a file"),
+        (&["--out", "a.png", "--steps", "1000"], "`--spacing trailing`"),
+    ] {
+        let ended = generate(&world, &[&["--base", "base"][..], arguments].concat()).expect(64);
+        assert!(ended.stderr.contains(expected), "{arguments:?}: {}", ended.stderr);
+    }
+    for path in ["a.png", "d", "way"] {
+        assert!(!world.path(path).exists(), "{path}");
+    }
 }
 
 #[test]

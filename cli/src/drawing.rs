@@ -89,7 +89,8 @@ pub(crate) struct Start {
 pub(crate) enum StepNoise {
     /// That of a seed.
     Seed(u64),
-    /// Unit normal latents, one after the other for each step that is taken.
+    /// Unit normal latents, one after the other for each step that is taken; with those of the last
+    /// step, DDIM adds noise there, too.
     Given(Vec<f32>),
 }
 
@@ -148,6 +149,21 @@ impl Method {
     pub(crate) fn sampler(&self, base: &Base) -> Result<Sampler, JobError> {
         let config = scheduler_config(&base.scheduler, self.sampler, self.spacing)?;
         Ok(Sampler::new(self.sampler, &config, self.steps)?)
+    }
+
+    /// The same for these starts, with noise after the last step if all of them hold some for it.
+    fn sampler_for(&self, base: &Base, starts: &[Start]) -> Result<Sampler, JobError> {
+        let sampler = self.sampler(base)?;
+        let n_values: usize = self.latent_shape.iter().product();
+        let holds_last = |start: &Start| match &start.step_noise {
+            StepNoise::Seed(_) => false,
+            StepNoise::Given(values) => {
+                let first = start.clean.as_ref().map_or(0, |_| sampler.first_step(self.strength));
+                values.len() == (sampler.len() - first) * n_values
+            }
+        };
+        let all = starts.iter().all(holds_last);
+        Ok(if all { sampler.with_last_noise() } else { sampler })
     }
 
     /// Pictures of a forward pass.
@@ -232,7 +248,7 @@ pub(crate) fn draw(
     let mut easel = Easel {
         base,
         method: drawing.method,
-        sampler: drawing.method.sampler(base)?,
+        sampler: drawing.method.sampler_for(base, starts)?,
         guided: Guided::new(base, drawing)?,
         stop,
     };
@@ -393,6 +409,12 @@ mod tests {
         let expected = drawn(&base, method, &[Start { clean: clean.clone(), ..seeded.clone() }]);
         let later = Start { clean, ..given(&[2, 3]) };
         assert_eq!(drawn(&base, method, &[later]), expected);
+        // DDIM adds noise after the last step only where a start brings it.
+        let method = Method { sampler: SamplerKind::Ddim { eta: 1.0 }, ..method };
+        let expected = drawn(&base, method, std::slice::from_ref(&seeded));
+        assert_eq!(drawn(&base, method, &[given(&[0, 1, 2])]), expected);
+        assert_ne!(drawn(&base, method, &[given(&[0, 1, 2, 3])]), expected);
+        assert_eq!(drawn(&base, method, &[given(&[0, 1, 2, 3]), seeded.clone()])[0], expected[0]);
     }
 
     #[test]

@@ -27,13 +27,17 @@ pub(crate) fn sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
     sheet
 }
 
-/// Pictures in rows that make a sheet about as wide as it is high.
-pub(crate) fn square(pictures: Vec<RgbImage>) -> Vec<Vec<RgbImage>> {
-    let n_columns = (1..=pictures.len()).find(|n| n * n >= pictures.len()).unwrap_or(1);
+/// Columns of a sheet that is about as wide as it is high.
+pub(crate) fn square(n_pictures: usize) -> usize {
+    (1..=n_pictures).find(|n| n * n >= n_pictures).unwrap_or(1)
+}
+
+/// Pictures in rows of this many columns, at least one.
+pub(crate) fn rows(pictures: Vec<RgbImage>, n_columns: usize) -> Vec<Vec<RgbImage>> {
     let mut rows = Vec::new();
     let mut rest = pictures;
     while !rest.is_empty() {
-        let tail = rest.split_off(n_columns.min(rest.len()));
+        let tail = rest.split_off(n_columns.clamp(1, rest.len()));
         rows.push(std::mem::replace(&mut rest, tail));
     }
     rows
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn a_sheet_keeps_the_order_and_leaves_gaps() {
         let dot = |value| RgbImage::from_pixel(2, 1, image::Rgb([value; 3]));
-        let sheet = sheet(&square(vec![dot(1), dot(2), dot(3)]));
+        let sheet = sheet(&rows(vec![dot(1), dot(2), dot(3)], square(3)));
         assert_eq!(sheet.dimensions(), (6, 4));
         let at = |x, y| sheet.get_pixel(x, y).0[0];
         assert_eq!([at(0, 0), at(4, 0), at(0, 3), at(2, 0), at(4, 3)], [1, 2, 3, 255, 255]);

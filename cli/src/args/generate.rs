@@ -89,8 +89,8 @@ pub(crate) struct PictureArguments {
     /// The seeds themselves, such as 1,2,5-8.
     #[arg(long, value_name = "LIST", conflicts_with_all = ["seed", "count"])]
     pub(crate) seeds: Option<SeedList>,
-    /// Nine pictures, with seeds from --seed on, laid out three by three; in a folder they are
-    /// written one by one, too.
+    /// Nine pictures, with seeds from --seed on, laid out three by three, with several prompts a row
+    /// of nine for each; in a folder they are written one by one, too.
     #[arg(long, conflicts_with_all = ["count", "seeds"])]
     pub(crate) grid: bool,
     /// An adapter file of this or another program, with the dose after a colon (1 if absent);
@@ -164,8 +164,9 @@ pub(crate) struct StartArguments {
     /// `[n, channels, height, width]`, unit normal before any scaling by the sampler), which makes
     /// n pictures of each prompt. It may also hold the noise of the steps that are taken, `noise`
     /// (shape `[steps, n, channels, height, width]`), and for --init-image that of the encoder's
-    /// draw, `posterior` (as large as `latents`): every sampler then repeats what another program
-    /// drew.
+    /// draw, `posterior` (as large as `latents`, or one for all): every sampler then repeats what
+    /// another program drew. The noise of the last step may be missing: only DDIM with --eta adds
+    /// it.
     #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["count", "grid"])]
     pub(crate) init_latents: Option<PathBuf>,
 }
@@ -181,10 +182,11 @@ pub(crate) struct OutputArguments {
     pub(crate) out: PathBuf,
     /// Show how the first picture came about: noised step by step, and denoised. A .png is a strip
     /// (rows: the noising; the denoising; what the network took for the picture at each of its
-    /// steps), a .gif or a lossless .webp an animation; a folder gets all three.
+    /// steps), a .gif or a lossless .webp an animation; a folder gets all three. Only a .png tells
+    /// how it was made.
     #[arg(long, value_name = "FILE|DIR/")]
     pub(crate) trajectory: Option<PathBuf>,
-    /// Pictures in a row of the trajectory.
+    /// At most this many pictures in a row of the trajectory.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=64), requires = "trajectory")]
     pub(crate) frames: u32,
     /// Write no text into the pictures: neither prompt nor settings.
@@ -192,7 +194,8 @@ pub(crate) struct OutputArguments {
     pub(crate) private: bool,
     /// Decode in overlapping tiles of 512 px, whose memory does not grow with the picture; each
     /// tile sees only itself, so that colors may drift a little. auto does so above 1024x1024
-    /// pixels in all, where a whole picture would take more than 4 GiB.
+    /// pixels in all, where a whole picture would take more than 4 GiB. The picture of --init-image
+    /// is always encoded whole.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = VaeTiling::Auto)]
     pub(crate) vae_tiling: VaeTiling,
     /// Pictures that are drawn together. If absent as many as are worth it: 8 small ones, fewer the

@@ -6,7 +6,7 @@ use diffusion::Moment;
 use image::RgbImage;
 use serde_json::{Value, json};
 
-use super::order::{Destination, Order};
+use super::order::{Destination, Order, Sheet};
 use super::record::{Record, Shown};
 use super::trajectory::{Recorder, Trajectory};
 use crate::commands::Job;
@@ -14,10 +14,6 @@ use crate::drawing::Audience;
 use crate::error::JobError;
 use crate::picture;
 use crate::progress::{Progress, Tick};
-
-/// The sheet of `--grid` in a folder, and the trajectory there.
-const SHEET: &str = "sheet.png";
-const TRAJECTORY: &str = "trajectory";
 
 /// Takes pictures as they are finished, writes them and says so.
 #[derive(Debug)]
@@ -44,8 +40,6 @@ pub(super) struct Plan {
     pub(super) n_steps: u64,
     /// Whether pictures tell of themselves.
     pub(super) texts: Texts,
-    /// Whether a folder gets a sheet, too.
-    pub(super) sheet: Sheet,
 }
 
 /// Whether pictures tell how they were made.
@@ -55,15 +49,6 @@ pub(super) enum Texts {
     Written,
     /// Nothing.
     Private,
-}
-
-/// Whether there is a sheet in a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sheet {
-    /// There is one.
-    Beside,
-    /// There is none.
-    Absent,
 }
 
 impl<'a> Desk<'a> {
@@ -119,20 +104,23 @@ impl<'a> Desk<'a> {
         if self.kept.is_empty() {
             return Ok(());
         }
-        let path = match &self.order.out {
-            Destination::File(path) => path.clone(),
-            Destination::Folder(folder) => folder.join(SHEET),
-        };
+        let path = self.order.out.sheet();
         let pictures = std::mem::take(&mut self.kept);
         let about = match pictures.len() {
             1 => self.record.of_picture(self.shown(0)),
-            _ => self.record.of_sheet(self.seeds),
+            n_pictures => {
+                let mut about = self.record.of_sheet(self.seeds);
+                if !self.is_complete() {
+                    about["pictures"] = json!(n_pictures);
+                }
+                about
+            }
         };
-        let rows = if self.order.prompts.len() == 1 {
-            picture::square(pictures)
-        } else {
-            pictures.chunks(self.seeds.len().max(1)).map(<[RgbImage]>::to_vec).collect()
+        let n_columns = match self.order.prompts.len() {
+            1 => picture::square(pictures.len()),
+            _ => self.seeds.len(),
         };
+        let rows = picture::rows(pictures, n_columns);
         // As A1111 has it, the text of a sheet is that of its first picture.
         self.write_png(&path, &picture::sheet(&rows), self.shown(0), &about)?;
         self.announce(path, about);
@@ -149,15 +137,8 @@ impl<'a> Desk<'a> {
         trajectory: &Trajectory,
         to: &Destination,
     ) -> Result<(), JobError> {
-        let paths = match to {
-            Destination::File(path) => vec![path.clone()],
-            Destination::Folder(folder) => {
-                let named = |ending: &str| folder.join(TRAJECTORY).with_extension(ending);
-                ["png", "gif", "webp"].map(named).into()
-            }
-        };
         let shown = self.shown(0);
-        for path in paths {
+        for path in to.trajectory() {
             let mut about = self.record.of_picture(shown);
             about["timesteps"] = json!(trajectory.timesteps);
             about["frames"] = json!(trajectory.forward.len());
@@ -249,7 +230,7 @@ impl Audience for Desk<'_> {
             let about = self.record.of_picture(shown);
             self.write_png(&path, &picture, shown, &about)?;
             self.announce(path, about);
-            if self.plan.sheet == Sheet::Absent {
+            if self.order.sheet == Sheet::Absent {
                 return Ok(());
             }
         }

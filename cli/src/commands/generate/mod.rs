@@ -21,7 +21,7 @@ use crate::drawing::{Drawing, Method, Start, draw};
 use crate::environment;
 use crate::error::JobError;
 use crate::progress::Tick;
-use desk::{Desk, Plan, Sheet, Texts};
+use desk::{Desk, Plan, Texts};
 use model::Model;
 use order::Order;
 use record::Record;
@@ -35,16 +35,16 @@ pub(crate) fn execute(arguments: &GenerateArguments, job: &Job<'_>) -> Result<Ou
     let model = Model::open(arguments, &device.device)?;
     model.check_prompts(&order, &arguments.pictures.negative)?;
     let method = model.method(arguments, &order)?;
-    let Starts { seeds, starts } = Starts::of(arguments, &order, &model, &method)?;
+    let sampler = model.sampler(&method)?;
+    let first = order.first_step(&sampler);
+    let Starts { seeds, each: starts, seeding } =
+        Starts::of(arguments, &order, &model, &method, &sampler)?;
     order.check_sheet(seeds.len(), method.sizes.target)?;
-    let record = Record::new(arguments, &order, &model, method);
-    let sampler = method.sampler(&model.base)?;
-    let first = order.picture.as_ref().map_or(0, |_| sampler.first_step(method.strength));
+    let record = Record::new(arguments, &order, &model, method, seeding);
     let n_pictures = order.prompts.len() * starts.len();
     let plan = Plan {
         n_steps: (n_pictures * (sampler.len() - first)) as u64,
         texts: if arguments.output.private { Texts::Private } else { Texts::Written },
-        sheet: if arguments.pictures.grid { Sheet::Beside } else { Sheet::Absent },
     };
     let mut desk = Desk::new(job, &order, &record, &seeds, plan);
     if order.trajectory.is_some() {

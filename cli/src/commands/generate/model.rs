@@ -1,12 +1,13 @@
 //! The base that draws, with its adapters, and the method that the arguments ask of it.
 
 use checkpoints::{Family, ModelFiles, ModelOptions, Predicts, WhichWeights};
-use diffusion::SamplerKind;
+use diffusion::{DiffusionError, Sampler, SamplerKind, TimestepSpacing};
+use eval::sample::scheduler_config;
 use image::RgbImage;
 use models::{Base, Device, ModelError, SizeConditions};
 use recipes::{BaseSpec, Spacing};
 
-use super::order::Order;
+use super::order::{Order, leading_refused};
 use crate::args::{
     BaseArguments, GenerateArguments, PredictionName, SamplerName, SamplingArguments, Size,
     SizeArguments, SpacingName, Switch, VaeTiling, WeightsSetName,
@@ -84,9 +85,10 @@ impl Model {
         let picture = order.picture.as_ref();
         let size_px = size_px(&arguments.size, base, picture.map(|picture| &picture.image))?;
         let sampling = &arguments.sampling;
+        let sampler = sampler_kind(sampling);
         Ok(Method {
-            sampler: sampler_kind(sampling),
-            spacing: sampling.spacing.map(spacing),
+            sampler,
+            spacing: spacing(sampling.spacing, sampler, base)?,
             steps: sampling.steps as usize,
             guidance_scale: sampling.guidance.unwrap_or_else(|| self.guidance_scale(arguments)),
             guidance_rescale: sampling.guidance_rescale,
@@ -99,6 +101,24 @@ impl Model {
                 VaeTiling::Off => Tiles::Never,
             },
             batch: arguments.output.batch.map(|batch| batch as usize),
+        })
+    }
+
+    /// The steps of a method. A number of them that the base's noise levels do not allow is a mistake
+    /// of the command line, not of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::Usage`] for such a number; a noise schedule that the files describe wrongly.
+    pub(super) fn sampler(&self, method: &Method) -> Result<Sampler, JobError> {
+        method.sampler(&self.base).map_err(|error| {
+            let JobError::Diffusion(DiffusionError::StepCount { found, .. }) = &error else {
+                return error;
+            };
+            // Only a single step can be too few.
+            let better = if *found == 1 { "more" } else { "fewer" };
+            let hint = format!("take {better} `--steps`, or `--spacing trailing`");
+            JobError::Usage { message: error.to_string(), hint: Some(hint) }
         })
     }
 
@@ -183,12 +203,29 @@ fn sampler_kind(sampling: &SamplingArguments) -> SamplerKind {
     }
 }
 
-const fn spacing(name: SpacingName) -> Spacing {
-    match name {
+/// Which timesteps are visited: those that are asked for, else what the base's files and the sampler
+/// amount to. Karras' noise levels leave nothing to choose.
+fn spacing(
+    asked: Option<SpacingName>,
+    sampler: SamplerKind,
+    base: &Base,
+) -> Result<Option<Spacing>, JobError> {
+    let asked = asked.map(|name| match name {
         SpacingName::Leading => Spacing::Leading,
         SpacingName::Trailing => Spacing::Trailing,
         SpacingName::Linspace => Spacing::Linspace,
+    });
+    let config = scheduler_config(&base.scheduler, sampler, asked)?;
+    if config.zero_terminal_snr && asked == Some(Spacing::Leading) {
+        return Err(leading_refused("for a base whose last noise level bears no signal"));
     }
+    let visited = match config.timestep_spacing {
+        TimestepSpacing::Leading => Spacing::Leading,
+        TimestepSpacing::Trailing => Spacing::Trailing,
+        TimestepSpacing::Linspace => Spacing::Linspace,
+    };
+    let is_free = !matches!(sampler, SamplerKind::DpmPp2M { karras: true });
+    Ok(is_free.then_some(visited))
 }
 
 /// What SDXL is told about sizes; for others only the size itself.
@@ -230,7 +267,7 @@ fn size_px(
     let multiple = base.vae.config().factor() * base.unet.config().side_multiple();
     let side_px = base.nominal_side_px();
     if let Some(size) = arguments.size {
-        return Ok(sides(size));
+        return asked_size(size, base.vae.config().factor());
     }
     if let Some(aspect) = arguments.aspect {
         return Ok(of_aspect(aspect.width_to_height, side_px, multiple));
@@ -263,6 +300,22 @@ fn size_px(
     Ok([height, width])
 }
 
+/// The size that is asked for, if the VAE can make it.
+fn asked_size(size: Size, factor: usize) -> Result<[usize; 2], JobError> {
+    let nearest = |side_px: usize| ((side_px + factor / 2) / factor).max(1) * factor;
+    let Size { width_px, height_px } = size;
+    let [height, width] = sides(size).map(nearest);
+    if [height, width] == sides(size) {
+        return Ok(sides(size));
+    }
+    Err(JobError::Usage {
+        message: format!(
+            "`--size` must have sides that are multiples of {factor}, found `{width_px}x{height_px}`"
+        ),
+        hint: Some(format!("the nearest is `--size {width}x{height}`")),
+    })
+}
+
 /// Height and width of about this ratio of width to height, of about as many pixels as a square of
 /// `side_px`.
 fn of_aspect(ratio: f64, side_px: usize, multiple: usize) -> [usize; 2] {
@@ -276,6 +329,16 @@ fn of_aspect(ratio: f64, side_px: usize, multiple: usize) -> [usize; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_that_the_vae_cannot_make_is_refused_with_the_nearest() {
+        let asked = |text: &str| asked_size(text.parse().unwrap(), 8);
+        assert_eq!(asked("48x32").unwrap(), [32, 48]);
+        let error = asked("500x701").unwrap_err();
+        assert!(error.to_string().contains("multiples of 8, found `500x701`"), "{error}");
+        assert_eq!(error.hint().unwrap(), "the nearest is `--size 504x704`");
+        assert_eq!(asked("1x9").unwrap_err().hint().unwrap(), "the nearest is `--size 8x8`");
+    }
 
     #[test]
     fn sizes_of_an_aspect_keep_the_number_of_pixels() {

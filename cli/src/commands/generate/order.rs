@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use diffusion::Sampler;
 use image::RgbImage;
 
 use super::init_image;
@@ -18,6 +19,13 @@ const GRID: u32 = 9;
 const STRENGTH: f64 = 0.75;
 /// Most pixels of a sheet: 768 MiB in memory.
 const MAX_SHEET_PX: u64 = 1 << 28;
+/// Range of a share.
+const SHARE: &str = "at least 0 and at most 1";
+/// Most steps, as `--steps` has it.
+const MAX_STEPS: f64 = 1000.0;
+/// The sheet of `--grid` in a folder, and the trajectory there.
+const SHEET: &str = "sheet.png";
+const TRAJECTORY: &str = "trajectory";
 
 /// What is asked for.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub(super) struct Order {
     pub(super) picture: Option<InitImage>,
     /// Where the pictures go.
     pub(super) out: Destination,
+    /// Whether a folder gets a sheet, too.
+    pub(super) sheet: Sheet,
     /// Where the trajectory goes.
     pub(super) trajectory: Option<Destination>,
 }
@@ -45,6 +55,15 @@ pub(super) struct InitImage {
     pub(super) strength: f64,
 }
 
+/// Whether there is a sheet in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sheet {
+    /// There is one.
+    Beside,
+    /// There is none.
+    Absent,
+}
+
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
@@ -58,7 +77,16 @@ impl Destination {
     /// A folder if there is one or the path ends in a separator, else a file with one of these
     /// endings.
     fn of(flag: &str, path: &Path, endings: &[&str]) -> Result<Self, JobError> {
-        if path.is_dir() || path.to_string_lossy().ends_with(std::path::is_separator) {
+        // Without the separators at its end, with which no file is found.
+        let bare = path.components().as_path();
+        let ends_as_folder = path.to_string_lossy().ends_with(std::path::is_separator);
+        if ends_as_folder && bare.is_file() {
+            return Err(JobError::Usage {
+                message: format!("`{flag}` names a folder, but `{}` is a file", bare.display()),
+                hint: Some("leave out the `/` at its end, or take another name".to_owned()),
+            });
+        }
+        if path.is_dir() || ends_as_folder {
             return Ok(Self::Folder(path.to_owned()));
         }
         let ending = path.extension().unwrap_or_default();
@@ -72,6 +100,57 @@ impl Destination {
             hint: Some(format!("a folder is written with `/` at its end: `{found}/`")),
         })
     }
+
+    /// The file of a sheet that goes here.
+    pub(super) fn sheet(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Folder(folder) => folder.join(SHEET),
+        }
+    }
+
+    /// The files of a trajectory that goes here.
+    pub(super) fn trajectory(&self) -> Vec<PathBuf> {
+        match self {
+            Self::File(path) => vec![path.clone()],
+            Self::Folder(folder) => {
+                let named = |ending: &str| folder.join(TRAJECTORY).with_extension(ending);
+                ["png", "gif", "webp"].map(named).into()
+            }
+        }
+    }
+
+    /// Whether a picture that goes here, or the sheet, may have this path.
+    fn has_picture(&self, path: &Path) -> bool {
+        let place = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let path = place(path);
+        match self {
+            // Nor is there a place below a file.
+            Self::File(own) => path.starts_with(place(own)),
+            Self::Folder(folder) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let parent = path.parent().unwrap_or(&path);
+                place(folder) == parent && (name == SHEET || is_picture(&name))
+            }
+        }
+    }
+}
+
+/// Whether a name is INDEX-SEED.png.
+fn is_picture(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let parts = name.strip_suffix(".png").and_then(|stem| stem.split_once('-'));
+    parts.is_some_and(|(index, seed)| is_number(index) && is_number(seed))
+}
+
+/// Refuses a trajectory that would take the place of a picture.
+fn check_apart(out: &Destination, trajectory: &Destination) -> Result<(), JobError> {
+    let paths = trajectory.trajectory();
+    let Some(path) = paths.iter().find(|path| out.has_picture(path)) else { return Ok(()) };
+    Err(JobError::Usage {
+        message: format!("`{}` is a place of pictures and of `--trajectory`", path.display()),
+        hint: Some("give the trajectory another name, or a folder of its own".to_owned()),
+    })
 }
 
 impl Order {
@@ -86,6 +165,11 @@ impl Order {
         let endings = ["png", "gif", "webp"];
         let trajectory = output.trajectory.as_deref();
         let trajectory = trajectory.map(|path| Destination::of("--trajectory", path, &endings));
+        let trajectory = trajectory.transpose()?;
+        if let Some(trajectory) = &trajectory {
+            check_apart(&out, trajectory)?;
+        }
+        check_guidance(&arguments.sampling, &arguments.pictures.negative)?;
         check_sampling(&arguments.sampling, arguments.base.zero_terminal_snr)?;
         let strength = strength(&arguments.start, arguments.sampling.steps)?;
         let picture = arguments.start.init_image.as_deref();
@@ -94,8 +178,14 @@ impl Order {
             seeds: seeds(&arguments.pictures),
             picture: picture.map(|path| init_image::read(path, strength)).transpose()?,
             out,
-            trajectory: trajectory.transpose()?,
+            sheet: if arguments.pictures.grid { Sheet::Beside } else { Sheet::Absent },
+            trajectory,
         })
+    }
+
+    /// The first step that is taken.
+    pub(super) fn first_step(&self, sampler: &Sampler) -> usize {
+        self.picture.as_ref().map_or(0, |picture| sampler.first_step(picture.strength))
     }
 
     /// Refuses a sheet that no program could open.
@@ -106,38 +196,57 @@ impl Order {
     pub(super) fn check_sheet(&self, n_seeds: usize, size_px: [usize; 2]) -> Result<(), JobError> {
         let n_pictures = (self.prompts.len() * n_seeds) as u64;
         let n_px = size_px.iter().map(|&side_px| side_px as u64).product::<u64>() * n_pictures;
-        if n_pictures > 1 && matches!(self.out, Destination::File(_)) && n_px > MAX_SHEET_PX {
+        let is_laid = matches!(self.out, Destination::File(_)) || self.sheet == Sheet::Beside;
+        if n_pictures > 1 && is_laid && n_px > MAX_SHEET_PX {
+            let hint = match self.sheet {
+                Sheet::Absent => "`--out` with a folder writes them one by one",
+                Sheet::Beside => {
+                    "`--count 9` in place of `--grid`, and `--out` with a folder, writes them one by \
+                     one"
+                }
+            };
             return Err(JobError::Usage {
                 message: format!(
                     "a sheet of {n_pictures} pictures would have {n_px} pixels, expected at most \
                      {MAX_SHEET_PX}"
                 ),
-                hint: Some("`--out` with a folder writes them one by one".to_owned()),
+                hint: Some(hint.to_owned()),
             });
         }
         Ok(())
     }
 }
 
+fn outside(flag: &str, expected: &str, found: f64) -> JobError {
+    JobError::usage(format!("`{flag}` must be {expected}, found `{found}`"))
+}
+
+fn check_guidance(sampling: &SamplingArguments, negative: &str) -> Result<(), JobError> {
+    let (weight, rescale) = (sampling.guidance, sampling.guidance_rescale);
+    if let Some(weight) = weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+        return Err(outside("--guidance", "at least 0", weight));
+    }
+    if !(0.0..=1.0).contains(&rescale) {
+        return Err(outside("--guidance-rescale", SHARE, rescale));
+    }
+    let idle = [("--negative", !negative.is_empty()), ("--guidance-rescale", rescale > 0.0)];
+    if let Some((flag, _)) = idle.iter().find(|(_, given)| *given)
+        && weight == Some(1.0)
+    {
+        return Err(JobError::usage(format!(
+            "`{flag}` has no meaning with `--guidance 1`, which is without guidance"
+        )));
+    }
+    Ok(())
+}
+
 fn check_sampling(
     sampling: &SamplingArguments,
     zero_terminal_snr: Option<Switch>,
 ) -> Result<(), JobError> {
-    let outside = |flag: &str, expected: &str, found: f64| {
-        Err(JobError::usage(format!("`{flag}` must be {expected}, found `{found}`")))
-    };
-    if let Some(weight) = sampling.guidance
-        && !(weight.is_finite() && weight >= 0.0)
-    {
-        return outside("--guidance", "at least 0", weight);
-    }
-    let share = "at least 0 and at most 1";
-    if !(0.0..=1.0).contains(&sampling.guidance_rescale) {
-        return outside("--guidance-rescale", share, sampling.guidance_rescale);
-    }
     if let Some(eta) = sampling.eta {
         if !(0.0..=1.0).contains(&eta) {
-            return outside("--eta", share, eta);
+            return Err(outside("--eta", SHARE, eta));
         }
         if sampling.sampler != SamplerName::Ddim {
             return Err(JobError::usage("`--eta` has a meaning only with `--sampler ddim`"));
@@ -148,13 +257,17 @@ fn check_sampling(
         return Err(JobError::usage("`--spacing` has no meaning beside Karras' noise levels"));
     }
     if spacing == SpacingName::Leading && zero_terminal_snr == Some(Switch::On) {
-        return Err(JobError::Usage {
-            message: "`--spacing` must be `trailing` or `linspace` with `--zero-terminal-snr on`"
-                .to_owned(),
-            hint: Some("`leading` never visits the last noise level".to_owned()),
-        });
+        return Err(leading_refused("with `--zero-terminal-snr on`"));
     }
     Ok(())
+}
+
+/// The error about leading spacing where the last noise level bears no signal.
+pub(super) fn leading_refused(there: &str) -> JobError {
+    JobError::Usage {
+        message: format!("`--spacing` must be `trailing` or `linspace` {there}"),
+        hint: Some("`leading` never visits the last noise level".to_owned()),
+    }
 }
 
 /// Share of the steps that is taken; some step must be left.
@@ -166,9 +279,15 @@ fn strength(start: &StartArguments, n_steps: u32) -> Result<f64, JobError> {
         )));
     }
     if start.init_image.is_some() && f64::from(n_steps) * strength < 1.0 {
+        let needed = strength.recip().ceil();
+        let hint = if needed > MAX_STEPS {
+            "take a larger `--strength`".to_owned()
+        } else {
+            format!("take at least {needed} steps")
+        };
         return Err(JobError::Usage {
             message: format!("`--strength` `{strength}` of {n_steps} steps leaves none to take"),
-            hint: Some(format!("take at least {} steps", strength.recip().ceil())),
+            hint: Some(hint),
         });
     }
     Ok(strength)
@@ -235,6 +354,8 @@ mod tests {
         assert!(refused(&["--guidance", "inf"]).contains("found `inf`"));
         assert!(refused(&["--guidance", "nan"]).contains("found `NaN`"));
         assert!(refused(&["--guidance-rescale", "1.1"]).contains("at most 1"));
+        let idle = refused(&["--guidance", "1", "--guidance-rescale", "0.7"]);
+        assert!(idle.contains("no meaning with `--guidance 1`"), "{idle}");
         assert!(refused(&["--eta", "0.5", "--sampler", "euler"]).contains("--sampler ddim"));
         let karras = ["--sampler", "dpmpp-2m-karras", "--spacing", "trailing"];
         assert!(refused(&karras).contains("Karras"));
@@ -242,6 +363,12 @@ mod tests {
         assert!(refused(&leading).contains("must be `trailing`"));
         let weak = ["--init-image", "absent.png", "--strength", "0.03", "--steps", "30"];
         assert!(refused(&weak).contains("leaves none"), "{}", refused(&weak));
+        let hint = |strength: &str| {
+            let weak = ["--init-image", "absent.png", "--strength", strength];
+            order(&weak).unwrap_err().hint().unwrap()
+        };
+        assert_eq!(hint("0.03"), "take at least 34 steps");
+        assert_eq!(hint("0.0009"), "take a larger `--strength`");
         let strong = ["--init-image", "absent.png", "--strength", "1.5"];
         assert!(refused(&strong).contains("at most 1"));
     }
@@ -266,6 +393,30 @@ mod tests {
         let message = of("a.jpg").unwrap_err().to_string();
         assert_eq!(message, "`--out` must end in `.png`, found `a.jpg`");
         assert!(of("a").unwrap_err().hint().unwrap().contains("`a/`"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.png");
+        checkpoints::fs::atomic_write(&file, b"").unwrap();
+        assert!(of(&format!("{}/", file.display())).unwrap_err().to_string().contains("is a file"));
+    }
+
+    #[test]
+    fn a_trajectory_takes_the_place_of_no_picture() {
+        let apart = |out: &str, trajectory: &str| {
+            let out = Destination::of("--out", Path::new(out), &["png"]).unwrap();
+            let endings = ["png", "webp"];
+            let to = Destination::of("--trajectory", Path::new(trajectory), &endings).unwrap();
+            check_apart(&out, &to).is_ok()
+        };
+        assert!(!apart("a.png", "./a.png"));
+        assert!(!apart("a.png", "a.png/"));
+        assert!(!apart("way/trajectory.png", "way/"));
+        assert!(!apart("d/", "d/sheet.png"));
+        assert!(!apart("d/", "d/0012-7.png"));
+        assert!(apart("a.png", "b.png"));
+        assert!(apart("way/a.png", "way/"));
+        assert!(apart("d/", "d/"));
+        assert!(apart("d/", "d/way-7.png"));
+        assert!(apart("d/", "sheet.png"));
     }
 
     #[test]
@@ -275,5 +426,8 @@ mod tests {
         assert!(order.check_sheet(order.seeds.len(), [512; 2]).is_err());
         let folder = Order { out: Destination::Folder("a/".into()), ..order };
         folder.check_sheet(folder.seeds.len(), [512; 2]).unwrap();
+        let grid = Order { sheet: Sheet::Beside, ..folder };
+        let hint = grid.check_sheet(grid.seeds.len(), [512; 2]).unwrap_err().hint().unwrap();
+        assert!(hint.contains("in place of `--grid`"), "{hint}");
     }
 }

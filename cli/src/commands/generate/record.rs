@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::model::{Attached, Model};
 use super::order::Order;
+use super::start::Seeding;
 use crate::args::{GenerateArguments, SamplerName};
 use crate::drawing::Method;
 
@@ -25,6 +26,7 @@ pub(super) struct Record<'a> {
     order: &'a Order,
     model: &'a Model,
     method: Method,
+    seeding: Seeding,
     /// The identity of the base, with the options that change it.
     base_sha256: String,
     /// The hash of its file, if it is one.
@@ -47,13 +49,14 @@ impl<'a> Record<'a> {
         order: &'a Order,
         model: &'a Model,
         method: Method,
+        seeding: Seeding,
     ) -> Self {
         let hashes = &model.base.hashes;
         let pairs = hashes.iter().map(|(name, hash)| (name.as_str(), hash.as_str()));
         let base_sha256 = hash::combined_sha256(pairs);
         // Other programs know a checkpoint by the hash of its file.
         let model_sha256 = hashes.get(SINGLE_FILE).unwrap_or(&base_sha256).clone();
-        Self { arguments, order, model, method, base_sha256, model_sha256 }
+        Self { arguments, order, model, method, seeding, base_sha256, model_sha256 }
     }
 
     /// Of one picture, for programs. Names of files, no paths: pictures are given away.
@@ -144,11 +147,15 @@ impl<'a> Record<'a> {
             ("Sampler", sampler.name.to_owned()),
             ("Schedule type", sampler.schedule.to_owned()),
             ("CFG scale", guidance_scale.to_string()),
-            ("Seed", seed.to_string()),
+        ];
+        if self.seeding == Seeding::Draws {
+            settings.push(("Seed", seed.to_string()));
+        }
+        settings.extend([
             ("Size", format!("{width_px}x{height_px}")),
             ("Model hash", digits(&self.model_sha256, MODEL_DIGITS)),
             ("Model", self.model.files.name()),
-        ];
+        ]);
         settings.extend(self.vae_name().map(|name| ("VAE", name)));
         let picture = self.order.picture.as_ref();
         settings.extend(picture.map(|p| ("Denoising strength", p.strength.to_string())));

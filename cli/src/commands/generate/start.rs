@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use checkpoints::{HostTensor, TensorFile};
+use diffusion::Sampler;
 use models::Base;
 use models::base::{host_values, tensor_from_host};
 use recipes::draws::{self, Purpose};
@@ -27,7 +28,18 @@ pub(super) struct Starts {
     /// Their seeds.
     pub(super) seeds: Vec<u64>,
     /// Their beginnings, one for each seed.
-    pub(super) starts: Vec<Start>,
+    pub(super) each: Vec<Start>,
+    /// What the seeds are good for.
+    pub(super) seeding: Seeding,
+}
+
+/// What seeds are good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seeding {
+    /// Noise is drawn from them.
+    Draws,
+    /// They only name pictures: all noise is that of a file.
+    Names,
 }
 
 impl Starts {
@@ -41,19 +53,24 @@ impl Starts {
         order: &Order,
         model: &Model,
         method: &Method,
+        sampler: &Sampler,
     ) -> Result<Self, JobError> {
-        let base = &model.base;
         let shape = method.latent_shape;
-        let (mut starts, seeds, posteriors) = match &arguments.start.init_latents {
+        let (mut this, posteriors) = match &arguments.start.init_latents {
             None => {
                 let start = |&seed: &u64| Start::of_seed(seed, shape, Purpose::Generate);
-                (order.seeds.iter().map(start).collect::<Vec<_>>(), order.seeds.clone(), None)
+                let each = order.seeds.iter().map(start).collect();
+                (Self { seeds: order.seeds.clone(), each, seeding: Seeding::Draws }, None)
             }
             Some(path) => {
-                let given = Given::read(path, method, n_needed(base, method, order)?)?;
+                let steps = NoisySteps::of(sampler, order.first_step(sampler));
+                let mut given = Given::read(path, method, steps)?;
                 let seeds = seeds_of_given(arguments, order, given.latents.len())?;
-                let posteriors = given.posteriors.clone();
-                (given.starts(&seeds), seeds, posteriors)
+                let holds_all = (given.noises.is_some() || steps.needed == 0)
+                    && (given.posteriors.is_some() || order.picture.is_none());
+                let seeding = if holds_all { Seeding::Names } else { Seeding::Draws };
+                let posteriors = given.posteriors.take();
+                (Self { each: given.starts(&seeds), seeds, seeding }, posteriors)
             }
         };
         if let Some(picture) = &order.picture {
@@ -62,14 +79,14 @@ impl Starts {
                 let noise = |&seed: &u64| {
                     draws::normals(&mut draws::stream(seed, 0, 0, Purpose::Posterior), n_values)
                 };
-                seeds.iter().map(noise).collect()
+                this.seeds.iter().map(noise).collect()
             });
-            let latents = latents_from_image(base, method, picture, posteriors)?;
-            for (start, latents) in starts.iter_mut().zip(latents) {
+            let latents = latents_from_image(&model.base, method, picture, posteriors)?;
+            for (start, latents) in this.each.iter_mut().zip(latents) {
                 start.clean = Some(latents);
             }
         }
-        Ok(Self { seeds, starts })
+        Ok(this)
     }
 }
 
@@ -97,12 +114,25 @@ fn latents_from_image(
     noises.into_iter().map(draw).collect()
 }
 
-/// Steps whose noise a file must hold: from the first that is taken to the last that adds any.
-fn n_needed(base: &Base, method: &Method, order: &Order) -> Result<usize, JobError> {
-    let sampler = method.sampler(base)?;
-    let first = order.picture.as_ref().map_or(0, |_| sampler.first_step(method.strength));
-    let last = (first..sampler.len()).rev().find(|&step_idx| sampler.needs_noise(step_idx));
-    Ok(last.map_or(0, |last| last - first + 1))
+/// Of how many steps a file holds the noise.
+#[derive(Debug, Clone, Copy)]
+struct NoisySteps {
+    /// From the first that is taken to the last that adds any.
+    needed: usize,
+    /// To the last of all.
+    taken: usize,
+}
+
+impl NoisySteps {
+    fn of(sampler: &Sampler, first: usize) -> Self {
+        let last = (first..sampler.len()).rev().find(|&step_idx| sampler.needs_noise(step_idx));
+        Self { needed: last.map_or(0, |last| last - first + 1), taken: sampler.len() - first }
+    }
+
+    /// Noise that nobody needs may be of any steps; else it would be taken for that of others.
+    fn allows(self, n_steps: usize) -> bool {
+        self.needed == 0 || (self.needed..=self.taken).contains(&n_steps)
+    }
 }
 
 /// The seeds that go with `n` pictures of a file: they name the pictures, and draw what the file
@@ -134,18 +164,22 @@ struct Given {
 }
 
 impl Given {
-    fn read(path: &Path, method: &Method, n_needed: usize) -> Result<Self, JobError> {
+    fn read(path: &Path, method: &Method, steps: NoisySteps) -> Result<Self, JobError> {
         let file = TensorFile::open(path)?;
         let shape = method.latent_shape;
         let latents = rows(&file, LATENTS, shape)?;
         let noises = match file.info(NOISE) {
             None => None,
-            Some(_) => Some(step_noises(&file, shape, latents.len(), n_needed)?),
+            Some(_) => Some(step_noises(&file, shape, latents.len(), steps)?),
         };
-        let posteriors = match file.info(POSTERIOR) {
+        let mut posteriors = match file.info(POSTERIOR) {
             None => None,
             Some(_) => Some(rows(&file, POSTERIOR, shape)?),
         };
+        // diffusers encodes a picture once for all that are drawn from it.
+        if let Some(rows) = posteriors.as_mut().filter(|rows| rows.len() == 1) {
+            rows.resize(latents.len(), rows[0].clone());
+        }
         if let Some(found) = posteriors.as_ref().map(Vec::len).filter(|n| *n != latents.len()) {
             return Err(JobError::data(format!(
                 "`{}` holds `{POSTERIOR}` for {found} pictures and `{LATENTS}` for {}",
@@ -189,7 +223,7 @@ fn step_noises(
     file: &TensorFile,
     [channels, height, width]: [usize; 3],
     n: usize,
-    n_needed: usize,
+    steps: NoisySteps,
 ) -> Result<Vec<Vec<f32>>, JobError> {
     let tensor = finite(file, NOISE)?;
     let each = [n, channels, height, width];
@@ -198,9 +232,17 @@ fn step_noises(
         [n_steps, rest @ ..] if fits(rest) => *n_steps,
         _ => 0,
     };
-    if n_steps == 0 || n_steps < n_needed {
-        let expected = format!("[steps, {n}, {channels}, {height}, {width}] for {n_needed} steps");
+    if n_steps == 0 {
+        let expected = format!("[steps, {n}, {channels}, {height}, {width}]");
         return Err(misshaped(file, NOISE, &tensor, &expected));
+    }
+    if !steps.allows(n_steps) {
+        let NoisySteps { needed, taken } = steps;
+        return Err(JobError::data(format!(
+            "`{}` holds `{NOISE}` for {n_steps} steps, expected it for the {taken} steps that are \
+             taken, or for the first {needed} of them",
+            file.path().display()
+        )));
     }
     let values = tensor.f32();
     let n_values = channels * height * width;
@@ -259,14 +301,22 @@ mod tests {
     fn the_noise_of_a_picture_is_gathered_from_all_steps() {
         let dir = tempfile::tempdir().unwrap();
         let two = file(dir.path(), &[(NOISE, &[3, 2, 1, 1, 2])]);
-        let noises = step_noises(&two, SHAPE, 2, 3).unwrap();
+        let steps = |needed, taken| NoisySteps { needed, taken };
+        let noises = step_noises(&two, SHAPE, 2, steps(2, 3)).unwrap();
         assert_eq!(noises[0], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0]);
         assert_eq!(noises[1], [2.0, 3.0, 6.0, 7.0, 10.0, 11.0]);
-        let message = step_noises(&two, SHAPE, 2, 4).unwrap_err().to_string();
+        let message = step_noises(&two, SHAPE, 2, steps(4, 5)).unwrap_err().to_string();
+        assert!(message.contains("for 3 steps, expected it for the 5 steps"), "{message}");
+        let message = step_noises(&two, SHAPE, 1, steps(2, 3)).unwrap_err().to_string();
         assert!(message.contains("shape [3, 2, 1, 1, 2]"), "{message}");
-        assert!(step_noises(&two, SHAPE, 1, 3).is_err());
+        // Too many: of which steps they are is not known. Where none is needed it does not matter.
+        assert!(step_noises(&two, SHAPE, 2, steps(1, 2)).is_err());
+        assert!(step_noises(&two, SHAPE, 2, steps(0, 2)).is_ok());
         let one = file(dir.path(), &[(NOISE, &[3, 1, 1, 2])]);
-        assert_eq!(step_noises(&one, SHAPE, 1, 3).unwrap()[0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(
+            step_noises(&one, SHAPE, 1, steps(3, 3)).unwrap()[0],
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        );
     }
 
     #[test]
