@@ -169,7 +169,7 @@ fn sdxl_style() {
     check_training("style-sdxl", "sdxl", &[targets]);
 }
 
-/// The last layer of the first encoder is never read, so it is in the file and has learned nothing.
+/// The last layer of the first encoder is never read, so it is not in the file.
 #[test]
 fn sdxl_style_with_both_text_encoders() {
     let targets = "adapter.lora.targets=[unet.**.attn2.to_*, text_encoder.**.q_proj, \

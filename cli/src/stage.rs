@@ -9,8 +9,8 @@ use datasets::{Dataset, Warning};
 use models::adapter::{self, Exchanged};
 use models::{Base, Device};
 use recipes::{
-    BasePrediction, BaseSpec, Loaded, ModelSpec, PredictionSpec, Recipe, WeightsSet, WeightsSource,
-    ZeroTerminalSnr,
+    BasePrediction, BaseSpec, Loaded, ModelSpec, PredictionSpec, Recipe, WeightingSpec, WeightsSet,
+    WeightsSource, ZeroTerminalSnr,
 };
 
 use crate::environment;
@@ -39,8 +39,9 @@ impl Opened {
     /// Every problem of the pictures; a base that is not there.
     pub(crate) fn of(recipe: &Recipe) -> Result<Self, JobError> {
         let base_files = base_files(&recipe.base)?;
-        let base_sha256 = base_files.sha256()?;
+        // Hashing a large base takes a while: what may be wrong with the pictures is said before.
         let dataset = datasets::open(&recipe.dataset)?;
+        let base_sha256 = base_files.sha256()?;
         let fingerprint = recipes::fingerprint(recipe, &base_sha256, &dataset.sha256);
         Ok(Self { base_files, base_sha256, dataset, fingerprint })
     }
@@ -70,6 +71,8 @@ pub(crate) fn base_files(spec: &BaseSpec) -> Result<ModelFiles, JobError> {
     };
     let files = open_weights(&model.weights, model_options(model))?;
     check_family(expected, &files)?;
+    // A single file may not say what it predicts: that is said before it is hashed.
+    files.scheduler()?;
     Ok(files)
 }
 
@@ -282,6 +285,17 @@ pub(crate) fn check_prediction(recipe: &Recipe, base: &Base) -> Result<(), JobEr
         ),
         hint: Some("leave it at `auto`, which asks the base".to_owned()),
     })
+}
+
+/// Says if noise levels are weighed so that the noisiest one, which the base knows, is not trained.
+pub(crate) fn warn_of_weighting(recipe: &Recipe, base: &Base, terminal: &Terminal) {
+    let is_zero = base.scheduler.get("rescale_betas_zero_snr") == Some(&true.into());
+    if is_zero && matches!(recipe.objective.weighting, WeightingSpec::MinSnr { .. }) {
+        terminal.warn(
+            "nothing of the picture is left in the base's last noise level, and min-SNR gives that \
+             level no weight; `objective: { weighting: uniform }` trains it",
+        );
+    }
 }
 
 /// Says if the pictures are prepared at another side than the base was made for.

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) const SHARD: u32 = 64;
 /// Pixels of a batch, all its pictures together.
 const BATCH_PX: usize = 1 << 20;
+/// Pixels that are decoded at once.
+const DECODED_PX: usize = 1 << 18;
 /// Most pictures of a batch.
 const LARGEST_BATCH: usize = 64;
 
@@ -111,8 +113,21 @@ impl Sampling {
         };
         let mut noise = |step: usize| normal(step, Purpose::CensusStep);
         let latents = diffusion::sample(&mut sampler, start, &mut denoise, &mut noise)?;
-        pictures_from_pixels(base.vae.pixels_from_latents(latents))
+        decoded(base, &latents)
     }
+}
+
+/// Pictures of latents. Large ones are decoded one by one: the VAE needs some 4 KiB for each pixel.
+fn decoded(base: &Base, latents: &Tensor<4>) -> Result<Vec<RgbImage>, EvalError> {
+    let [n, _, height, width] = latents.dims();
+    let n_px = (height * width * base.vae.config().factor().pow(2)).max(1);
+    let at_once = (DECODED_PX / n_px).max(1);
+    let mut pictures = Vec::with_capacity(n);
+    for first in (0..n).step_by(at_once) {
+        let part = latents.clone().narrow(0, first, at_once.min(n - first));
+        pictures.extend(pictures_from_pixels(base.vae.pixels_from_latents(part))?);
+    }
+    Ok(pictures)
 }
 
 /// Which stream belongs to a prompt's seed: the first eight bytes of a hash of both.

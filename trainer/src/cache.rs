@@ -87,13 +87,8 @@ impl Cache {
         texts: Texts,
         watch: &mut Watch<'_, Event>,
     ) -> Result<Option<Self>, TrainError> {
+        check_captions(base, dataset)?;
         let captions = captions(dataset);
-        for (caption, path) in &captions {
-            base.check_prompt(caption).map_err(|error| TrainError::Caption {
-                path: (*path).to_owned(),
-                problem: Box::new(error),
-            })?;
-        }
         let mut cache = Self {
             pictures: Vec::with_capacity(dataset.examples.len()),
             scaling_factor: base.vae.config().scaling_factor,
@@ -200,6 +195,21 @@ pub struct Draw {
     pub step: u64,
     /// Index in the step's whole batch.
     pub index: u64,
+}
+
+/// Refuses the first caption that is too long for the base: before anything costly is done.
+///
+/// # Errors
+///
+/// [`TrainError::Caption`] with its picture.
+pub fn check_captions(base: &Base, dataset: &Dataset) -> Result<(), TrainError> {
+    for (caption, path) in captions(dataset) {
+        base.check_prompt(caption).map_err(|error| TrainError::Caption {
+            path: path.to_owned(),
+            problem: Box::new(error),
+        })?;
+    }
+    Ok(())
 }
 
 /// All captions, each with the first picture that has it; the empty one is always there.

@@ -8,6 +8,7 @@ use datasets::Dataset;
 use models::{Base, adapter};
 use recipes::Recipe;
 
+use crate::cache::check_captions;
 use crate::error::TrainError;
 use crate::event::{Event, Phase};
 use crate::objective::Objective;
@@ -72,6 +73,7 @@ pub fn fit(job: &Job<'_>, watch: &mut Watch<'_, Event>) -> Result<Fitted, TrainE
     let mut training = Training { job, map: &map, trainee, state, saved };
     if training.state.step() < job.recipe.fit.steps {
         let objective = Objective::new(&job.recipe.objective, &job.base.scheduler)?;
+        check_captions(job.base, job.dataset)?;
         let Some(dataset) = training::with_class(job, watch)? else {
             return Ok(training.interrupted());
         };

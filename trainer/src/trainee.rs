@@ -227,12 +227,13 @@ pub(crate) fn network<'a>(base: &'a mut Base, component: &str) -> Option<&'a mut
 ///
 /// Of the first text encoder the denoiser reads states before the end: of SDXL those before the
 /// last layer, under clip skip k those before the last k − 1. What lies behind them gets no gradient,
-/// so that an adapter there could not learn.
+/// so that an adapter there could not learn. The projection of pooled text is left out because the
+/// web interfaces have no name for an adapter of it.
 pub fn trainable_layers(base: &Base) -> Vec<Layer> {
     let n_unread = if base.text_encoder_2.is_some() { 1 } else { base.clip_skip.saturating_sub(1) };
     let n_layers = base.text_encoder.config().tower.num_hidden_layers;
     let is_read = |layer: &Layer| match layer.path.strip_prefix(FIRST_ENCODER) {
-        Some("text_projection") => false,
+        _ if layer.path.ends_with(".text_projection") => false,
         Some(inner) => number_of(inner).is_none_or(|number| number + n_unread < n_layers),
         None => true,
     };
@@ -273,7 +274,7 @@ mod tests {
             (layer("text_encoder", 1), false),
             (layer("text_encoder_2", 0), true),
             (layer("text_encoder_2", 1), true),
-            ("text_encoder_2.text_projection".to_owned(), true),
+            ("text_encoder_2.text_projection".to_owned(), false),
             ("unet.mid_block.".to_owned(), true),
         ] {
             assert!(has(&all, &part), "{part}");

@@ -313,6 +313,7 @@ impl UnderWay<'_> {
         let base = stage::load_base(self.recipe, self.opened, &self.device.device)?;
         stage::check_prediction(self.recipe, &base)?;
         stage::warn_of_side(self.recipe, &base, self.job.terminal);
+        stage::warn_of_weighting(self.recipe, &base, self.job.terminal);
         let mut recorder = Recorder::new(Instruments {
             run: self.run,
             attempt_id: self.attempt.id.clone(),

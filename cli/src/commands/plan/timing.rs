@@ -7,7 +7,7 @@ use datasets::{Batches, Role};
 use models::SizeConditions;
 use models::base::{host_values, tensor_from_host};
 use recipes::Recipe;
-use trainer::cache::{Cache, Texts};
+use trainer::cache::{Cache, Texts, check_captions};
 use trainer::objective::Objective;
 use trainer::state::State;
 use trainer::step::{Plan, one_step};
@@ -47,6 +47,7 @@ pub(super) fn measure(
     let base = stage::load_base(recipe, opened, &device.device)?;
     stage::check_prediction(recipe, &base)?;
     stage::warn_of_side(recipe, &base, job.terminal);
+    stage::warn_of_weighting(recipe, &base, job.terminal);
     let forward_secs = forward_secs(recipe, &base)?;
     let step_secs = step_secs(recipe, opened, &base, job)?;
     Ok(Timing { forward_secs, step_secs, peak_bytes: peak_bytes() })
@@ -83,14 +84,16 @@ fn step_secs(
     base: &models::Base,
     job: &Job<'_>,
 ) -> Result<f64, JobError> {
+    check_captions(base, &opened.dataset)?;
     let mut dataset = opened.dataset.clone();
     dataset.examples.retain(|example| example.role == Role::Instance);
-    // A step needs no more pictures than its batch, and encoding all of them may take long.
-    let per_step = u64::from(recipe.fit.batch.images) * u64::from(recipe.fit.batch.accumulate);
-    dataset.examples.truncate(usize::try_from(per_step).unwrap_or(usize::MAX));
+    // Part of a step is timed: encoding all pictures, and all parts, may take long.
+    let mut fit = recipe.fit.clone();
+    let n_parts = f64::from(std::mem::replace(&mut fit.batch.accumulate, 1));
+    dataset.examples.truncate(usize::try_from(fit.batch.images).unwrap_or(usize::MAX));
     let dataset = &dataset;
     let mut trainee = Trainee::new(&recipe.adapter, base, recipe.seed)?;
-    let mut state = State::new(&mut trainee, &recipe.fit);
+    let mut state = State::new(&mut trainee, &fit);
     let mut watch = Watch { stop: job.stop.flag(), sink: &mut |_| {} };
     let cache = Cache::fill(base, dataset, Texts::of(&state), &mut watch)?;
     let Some(cache) = cache else {
@@ -99,18 +102,21 @@ fn step_secs(
     let objective = Objective::new(&recipe.objective, &base.scheduler)?;
     let plan = Plan {
         seed: recipe.seed,
-        fit: &recipe.fit,
+        fit: &fit,
         objective: &objective,
         dataset,
         cache: &cache,
         prior_weight: 1.0,
     };
-    let batches = Batches::new(dataset, &recipe.fit.batch, recipe.seed);
+    let batches = Batches::new(dataset, &fit.batch, recipe.seed);
     let never = AtomicBool::new(false);
-    one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
+    if base.device_kind() == "gpu" {
+        // Kernels are compiled in the first one.
+        one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
+    }
     let clock = Stopwatch::start();
     one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
-    Ok(clock.seconds())
+    Ok(n_parts * clock.seconds())
 }
 
 fn peak_bytes() -> Option<u64> {
