@@ -35,13 +35,22 @@ test-plain:
 golden:
     scripts/golden/make_all.sh
 
+# Holds the program against diffusers and PEFT on random models of each family; needs the same packages.
+interchange:
+    cargo build --release --bin populate
+    "${PYTHON:-python3}" scripts/check_interchange.py --populate target/release/populate
+
+# One training step of a random UNet of Stable Diffusion 1.5 against PEFT; needs them and 12 GiB of memory.
+full-size:
+    scripts/check_full_size.sh
+
 # The tests on an NVIDIA card; needs CUDA at run time.
 gpu:
     cargo test --release --features cli/cuda,acceptance/cuda gpu::
 
 # Compiles the CUDA build without having CUDA.
 check-cuda:
-    cargo check --release --workspace --all-targets --features cli/cuda,acceptance/cuda
+    cargo check --release --workspace --all-targets --features cli/cuda,acceptance/cuda,cli/download
 
 # Writes the JSON Schema of recipes that editors read.
 schema:

@@ -6,6 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cargo build --release --locked -p models --example full_size_step
+# The whole workspace, so that no dependency is built a second time with other features.
+cargo build --release --locked --workspace --example full_size_step
 "${PYTHON:-python3}" scripts/check_full_size.py "$folder" --side "${1:-64}"
-cargo run --release --locked -p models --example full_size_step -- "$folder"
+target/release/examples/full_size_step "$folder"
