@@ -49,7 +49,8 @@ def save_with_diffusers(pipeline, parts, path, text_spelling=lambda state: state
     for name, part in parts.items():
         state = {key: value.half() for key, value in get_peft_model_state_dict(part).items()}
         named[f"{name}_lora_layers"] = state if name == "unet" else text_spelling(state)
-        named[f"{name}_lora_adapter_metadata"] = part.peft_config["default"].to_dict()
+        # PEFT notes the folder the base came from: a path of the machine that made the file.
+        named[f"{name}_lora_adapter_metadata"] = part.peft_config["default"].to_dict() | {"base_model_name_or_path": None}
     with tempfile.TemporaryDirectory() as scratch:
         type(pipeline).save_lora_weights(scratch, **named)
         file = str(Path(scratch, "pytorch_lora_weights.safetensors"))
