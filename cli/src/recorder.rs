@@ -132,9 +132,11 @@ impl<'a> Recorder<'a> {
             Event::ClassImages { done, total } => {
                 self.class_images[0].get_or_insert(*done);
                 self.class_images[1] = Some(*done);
-                self.count("class images", *done, *total);
+                self.count(("class images", "pictures"), *done, *total);
             }
-            Event::Cached { done, total } => self.count("cache", *done, *total),
+            Event::Cached { what, done, total } => {
+                self.count(("cache", what.unit()), *done, *total);
+            }
             Event::Resumed { step, checkpoint } => {
                 self.step = *step;
                 self.last_checkpoint = Some(*step);
@@ -178,9 +180,9 @@ impl<'a> Recorder<'a> {
         self.beat()
     }
 
-    fn count(&mut self, phase: &'static str, done: usize, total: usize) {
+    fn count(&mut self, (phase, unit): (&str, &str), done: usize, total: usize) {
         let (done, total) = (done as u64, total as u64);
-        self.progress.tick(&Tick { phase, unit: "pictures", done, total, figures: &[] });
+        self.progress.tick(&Tick { phase, unit, done, total, figures: &[] });
     }
 
     fn begin_events(&mut self, step: u64) -> Result<(), JobError> {

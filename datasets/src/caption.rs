@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use recipes::{CaptionSource, CaptionedSpec, IdentifierAt, MissingCaption};
 use serde::Deserialize;
 
@@ -52,6 +53,9 @@ enum Found {
     Broken,
 }
 
+/// A caption file with its text, or what is wrong with it.
+type Read<'a> = (&'a CaptionFile, Result<String, ProblemKind>);
+
 #[derive(Deserialize)]
 struct Row {
     file_name: String,
@@ -65,9 +69,18 @@ impl Captions {
 
     /// `<stem>.txt` and `<stem>.caption` beside each picture, whatever the case of the ending.
     fn sidecars(&mut self, index: &Index) -> Vec<Found> {
-        let mut files: BTreeMap<&str, Vec<&CaptionFile>> = BTreeMap::new();
-        for file in &index.captions {
-            files.entry(&file.stem).or_default().push(file);
+        let stems: BTreeSet<&str> =
+            index.pictures.iter().map(|picture| picture.stem.as_str()).collect();
+        // Many small files, each of which may lie far away, are read together.
+        let read: Vec<Read<'_>> = index
+            .captions
+            .par_iter()
+            .filter(|file| stems.contains(file.stem.as_str()))
+            .map(|file| (file, content(&file.path)))
+            .collect();
+        let mut files: BTreeMap<&str, Vec<&Read<'_>>> = BTreeMap::new();
+        for read in &read {
+            files.entry(&read.0.stem).or_default().push(read);
         }
         let mut found = Vec::new();
         for picture in &index.pictures {
@@ -76,8 +89,6 @@ impl Captions {
                 Some(files) => self.sidecar(files),
             });
         }
-        let stems: BTreeSet<&str> =
-            index.pictures.iter().map(|picture| picture.stem.as_str()).collect();
         for orphan in index.captions.iter().filter(|file| !stems.contains(file.stem.as_str())) {
             self.problem(&orphan.path, ProblemKind::OrphanCaption);
         }
@@ -89,13 +100,19 @@ impl Captions {
     }
 
     /// The caption of one picture from its files, which must agree.
-    fn sidecar(&mut self, files: &[&CaptionFile]) -> Found {
+    fn sidecar(&mut self, files: &[&Read<'_>]) -> Found {
         let mut caption: Option<String> = None;
-        for file in files {
-            let Some(content) = self.text_of(&file.path) else { return Found::Broken };
-            let Some(line) = self.first_line(&content, &file.path) else { continue };
+        for (file, content) in files {
+            let content = match content {
+                Ok(content) => content,
+                Err(kind) => {
+                    self.problem(&file.path, kind.clone());
+                    return Found::Broken;
+                }
+            };
+            let Some(line) = self.first_line(content, &file.path) else { continue };
             if caption.as_ref().is_some_and(|other| *other != line) {
-                let other = text(files[0].path.file_name());
+                let other = text(files[0].0.path.file_name());
                 self.problem(&file.path, ProblemKind::CaptionConflict { other });
                 return Found::Broken;
             }
@@ -108,10 +125,11 @@ impl Captions {
     /// The rows of `metadata.jsonl`.
     fn table(&mut self, index: &Index) -> Vec<Found> {
         let mut rows = BTreeMap::new();
-        if let Some(path) = &index.table
-            && let Some(content) = self.text_of(path)
-        {
-            self.rows(&content, path, index, &mut rows);
+        if let Some(path) = &index.table {
+            match content(path) {
+                Ok(content) => self.rows(&content, path, index, &mut rows),
+                Err(kind) => self.problem(path, kind),
+            }
         }
         if let Some(first) = index.captions.first() {
             let first = text(first.path.file_name());
@@ -136,18 +154,15 @@ impl Captions {
         index: &Index,
         rows: &mut BTreeMap<String, String>,
     ) {
+        let names: BTreeSet<String> =
+            index.pictures.iter().map(|picture| text(picture.path.file_name())).collect();
         for (position, line) in content.lines().enumerate() {
             if line.trim().is_empty() {
                 continue;
             }
             let reason = match serde_json::from_str::<Row>(line) {
                 Err(error) => format!("expected `file_name` and `text`, found {error}"),
-                Ok(row)
-                    if !index
-                        .pictures
-                        .iter()
-                        .any(|picture| text(picture.path.file_name()) == row.file_name) =>
-                {
+                Ok(row) if !names.contains(&row.file_name) => {
                     format!("expected a picture of the folder, found `{}`", row.file_name)
                 }
                 Ok(row) if rows.contains_key(&row.file_name) => {
@@ -159,34 +174,6 @@ impl Captions {
                 }
             };
             self.problem(path, ProblemKind::Table { line: position + 1, reason });
-        }
-    }
-
-    /// The content of a text file, or none with a problem noted.
-    fn text_of(&mut self, path: &Path) -> Option<String> {
-        const LIMIT: u64 = 16 << 20;
-        let read = std::fs::metadata(path).and_then(|file| match file.len() {
-            bytes if bytes > LIMIT => Ok(Err(bytes)),
-            _ => std::fs::read(path).map(Ok),
-        });
-        let content = match read {
-            Ok(Ok(content)) => content,
-            Ok(Err(bytes)) => {
-                self.problem(path, ProblemKind::TooManyBytes { bytes, limit: LIMIT });
-                return None;
-            }
-            Err(error) => {
-                self.problem(path, ProblemKind::Unreadable { reason: error.to_string() });
-                return None;
-            }
-        };
-        match String::from_utf8(content) {
-            Ok(content) => Some(content.strip_prefix('\u{feff}').unwrap_or(&content).to_owned()),
-            Err(error) => {
-                let offset = error.utf8_error().valid_up_to();
-                self.problem(path, ProblemKind::NotUtf8 { offset });
-                None
-            }
         }
     }
 
@@ -233,6 +220,19 @@ impl Captions {
             self.warnings.push(Warning::LiteralMarkup { path: path.to_owned(), found });
         }
     }
+}
+
+/// The content of a text file that is not too large, without a byte order mark.
+fn content(path: &Path) -> Result<String, ProblemKind> {
+    const LIMIT: u64 = 16 << 20;
+    let unreadable = |error: std::io::Error| ProblemKind::Unreadable { reason: error.to_string() };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > LIMIT {
+        return Err(ProblemKind::TooManyBytes { bytes, limit: LIMIT });
+    }
+    let content = String::from_utf8(std::fs::read(path).map_err(unreadable)?)
+        .map_err(|error| ProblemKind::NotUtf8 { offset: error.utf8_error().valid_up_to() })?;
+    Ok(content.strip_prefix('\u{feff}').unwrap_or(&content).to_owned())
 }
 
 /// The class, with the identifier before it.

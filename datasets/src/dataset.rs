@@ -8,7 +8,7 @@ use recipes::{ClassSource, DatasetSpec, ImageSpec};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::{Bucket, assigned, fit, sizes};
-use crate::decode::{Mirror, Pixels, decode, fitted, invalid, read};
+use crate::decode::{Decoded, Mirror, Pixels, decode, fitted, invalid, read, views};
 use crate::error::DatasetError;
 use crate::index::Index;
 use crate::problem::{Problem, ProblemKind};
@@ -143,13 +143,31 @@ impl Dataset {
     /// If `example_idx` is not below the number of examples.
     pub fn pixels(&self, example_idx: usize, mirror: Mirror) -> Result<Pixels, DatasetError> {
         let example = &self.examples[example_idx];
+        Ok(fitted(&self.decoded(example)?.image, example.bucket, mirror))
+    }
+
+    /// Decodes one picture as [`Dataset::pixels`] does; behind it stands its mirror image if the
+    /// recipe mirrors. Both come from one decoding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::pixels`].
+    ///
+    /// # Panics
+    ///
+    /// If `example_idx` is not below the number of examples.
+    pub fn views(&self, example_idx: usize) -> Result<Vec<Pixels>, DatasetError> {
+        let example = &self.examples[example_idx];
+        Ok(views(&self.decoded(example)?.image, example.bucket, self.images.flip))
+    }
+
+    /// The picture of an example, which must be the one that was opened.
+    fn decoded(&self, example: &Example) -> Result<Decoded, DatasetError> {
         let bytes = fs_err::read(&example.path)?;
         if hex::encode(Sha256::digest(&bytes)) != example.sha256 {
             return Err(invalid(&example.path, ProblemKind::Changed));
         }
-        let decoded =
-            decode(&bytes, self.images.alpha).map_err(|kind| invalid(&example.path, kind))?;
-        Ok(fitted(&decoded.image, example.bucket, mirror))
+        decode(&bytes, self.images.alpha).map_err(|kind| invalid(&example.path, kind))
     }
 
     /// Positions in [`Self::examples`] of one role, ascending.

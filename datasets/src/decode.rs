@@ -11,7 +11,7 @@ use std::path::Path;
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
-use recipes::{AlphaPolicy, ImageSpec};
+use recipes::{AlphaPolicy, Flip, ImageSpec};
 
 use crate::bucket::{Bucket, assigned, fit, sizes};
 use crate::error::DatasetError;
@@ -44,6 +44,18 @@ pub struct Pixels {
     pub height: u32,
     /// `[3, height, width]` row-major, red, green, blue, in [−1, 1].
     pub values: Vec<f32>,
+}
+
+impl Pixels {
+    /// The picture mirrored left to right.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        let mut values = self.values.clone();
+        for row in values.chunks_exact_mut((self.width as usize).max(1)) {
+            row.reverse();
+        }
+        Self { width: self.width, height: self.height, values }
+    }
 }
 
 /// A decoded picture: upright, opaque, 8-bit.
@@ -163,8 +175,8 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
             0xFF => at += 1,
             0x01 | 0xD0..=0xD8 => at += 2,
             // Within the scan FF is always followed by 00 or a restart marker, so that the end
-            // marker is found by its bytes.
-            0xDA => return bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]),
+            // marker is found by its bytes; it is looked for where it should be.
+            0xDA => return bytes[at..].windows(2).rev().any(|pair| pair == [0xFF, 0xD9]),
             _ => {
                 let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
                 at += 2 + usize::from(u16::from_be_bytes([high, low]));
@@ -205,10 +217,37 @@ pub(crate) fn fitted(image: &RgbImage, bucket: Bucket, mirror: Mirror) -> Pixels
     if mirror == Mirror::Yes {
         image::imageops::flip_horizontal_in_place(&mut sized);
     }
-    let plane =
-        |channel: usize| sized.pixels().map(move |pixel| f32::from(pixel.0[channel]) / 127.5 - 1.0);
-    let values = (0..3).flat_map(plane).collect();
-    Pixels { width: bucket.width, height: bucket.height, values }
+    Pixels { width: bucket.width, height: bucket.height, values: planes(&sized) }
+}
+
+/// A picture at the size of its bucket and, if `flip` asks for it, its mirror image behind it: the
+/// same pixels as [`fitted`] gives for both, without decoding and resizing twice.
+pub(crate) fn views(image: &RgbImage, bucket: Bucket, flip: Flip) -> Vec<Pixels> {
+    let upright = fitted(image, bucket, Mirror::No);
+    match flip {
+        Flip::Never => vec![upright],
+        Flip::Random => {
+            let mirrored = upright.mirrored();
+            vec![upright, mirrored]
+        }
+    }
+}
+
+/// The red, the green and the blue plane, x / 127.5 − 1.
+fn planes(image: &RgbImage) -> Vec<f32> {
+    // Of 256 values each is computed once.
+    let levels: [f32; 256] = std::array::from_fn(|byte| byte as f32 / 127.5 - 1.0);
+    let n_pixels = image.as_raw().len() / 3;
+    let mut values = vec![0.0; 3 * n_pixels];
+    let (red, others) = values.split_at_mut(n_pixels);
+    let (green, blue) = others.split_at_mut(n_pixels);
+    let pixels = image.as_raw().chunks_exact(3);
+    for (((pixel, red), green), blue) in pixels.zip(red).zip(green).zip(blue) {
+        *red = levels[usize::from(pixel[0])];
+        *green = levels[usize::from(pixel[1])];
+        *blue = levels[usize::from(pixel[2])];
+    }
+    values
 }
 
 fn resized(image: &RgbImage, bucket: Bucket) -> RgbImage {
@@ -396,6 +435,21 @@ mod tests {
         assert_eq!(pixels.values[4..8], [-1.0; 4]);
         assert!((pixels.values[9] - (-0.6)).abs() < 1e-6);
         assert_eq!(fitted(&image, bucket, Mirror::Yes).values[..4], [1.0, -1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn every_level_is_divided_and_shifted() {
+        let all = RgbImage::from_fn(16, 16, |x, y| {
+            let level = u8::try_from(16 * y + x).unwrap();
+            Rgb([level, 255 - level, 7])
+        });
+        let pixels = fitted(&all, Bucket { width: 16, height: 16 }, Mirror::No);
+        for level in 0..=255_u8 {
+            let at = usize::from(level);
+            let expected = |level: u8| (f32::from(level) / 127.5 - 1.0).to_bits();
+            let found = [0, 256, 512].map(|plane| pixels.values[plane + at].to_bits());
+            assert_eq!(found, [expected(level), expected(255 - level), expected(7)]);
+        }
     }
 
     #[test]

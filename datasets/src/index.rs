@@ -40,6 +40,13 @@ pub(crate) struct CaptionFile {
     pub(crate) path: PathBuf,
 }
 
+/// What a folder holds under one name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: PathBuf,
+    is_dir: bool,
+}
+
 /// Lists a folder; what is in its subfolders is not read.
 ///
 /// # Errors
@@ -59,14 +66,21 @@ pub(crate) fn index(folder: &Path) -> Result<Index, DatasetError> {
             .push(Problem { path: folder.to_owned(), kind: ProblemKind::NoFolder { found } });
         return Ok(index);
     }
-    let mut paths = Vec::new();
+    let mut entries = Vec::new();
     for entry in fs_err::read_dir(folder)? {
-        paths.push(entry?.path());
+        let entry = entry?;
+        let path = entry.path();
+        // The listing itself tells folders from files, so that only links have to be asked.
+        let is_dir = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            Ok(_) | Err(_) => path.is_dir(),
+        };
+        entries.push(Entry { path, is_dir });
     }
-    paths.sort();
+    entries.sort();
     let mut unread = Vec::new();
-    for path in paths {
-        index.file(path, &mut unread);
+    for entry in entries {
+        index.entry(entry, &mut unread);
     }
     index.check(&unread);
     Ok(index)
@@ -74,14 +88,14 @@ pub(crate) fn index(folder: &Path) -> Result<Index, DatasetError> {
 
 impl Index {
     /// Sorts one file into its list.
-    fn file(&mut self, path: PathBuf, unread: &mut Vec<String>) {
+    fn entry(&mut self, Entry { path, is_dir }: Entry, unread: &mut Vec<String>) {
         let name = text(path.file_name());
         if name.starts_with('.') {
             return;
         }
         let stem = text(path.file_stem());
         let ending = text(path.extension()).to_lowercase();
-        if path.is_dir() {
+        if is_dir {
             unread.push(format!("{name}/"));
         } else if name.eq_ignore_ascii_case(TABLE) {
             self.table = Some(path);

@@ -3,37 +3,25 @@
 //! The posterior is kept, not a sample of it, so that latents stay random at every step. Mirrored
 //! pictures are encoded on their own: the autoencoder does not commute with mirroring.
 
+mod pictures;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use checkpoints::Watch;
-use datasets::{Dataset, Mirror, Pixels};
+use datasets::{Dataset, Mirror};
 use models::base::{host_values, tensor_from_host};
 use models::{Base, TextStates};
-use recipes::{Flip, VaeSample, draws};
+use recipes::{VaeSample, draws};
 
 use crate::error::TrainError;
-use crate::event::Event;
+use crate::event::{Encoded, Event};
 use crate::flat::Segment;
 use crate::state::State;
+use pictures::{Cut, Picture};
 
 /// Captions per forward pass.
 const BATCH: usize = 8;
-
-/// What the autoencoder says of a picture, and of its mirror image if the recipe mirrors.
-#[derive(Clone, Debug)]
-struct Picture {
-    /// `[channels, height, width]` of its latents.
-    shape: [usize; 3],
-    posteriors: Vec<Posterior>,
-}
-
-/// Mean and log-variance of unscaled latents, row-major.
-#[derive(Clone, Debug)]
-struct Posterior {
-    mean: Vec<f32>,
-    log_variance: Vec<f32>,
-}
 
 /// What the text encoders say of a caption, row-major.
 #[derive(Clone, Debug)]
@@ -44,6 +32,15 @@ struct Text {
     pooled: Option<Vec<f32>>,
 }
 
+/// What the text encoders say of all captions.
+#[derive(Clone, Debug, Default)]
+struct KeptTexts {
+    /// By caption; empty while a text encoder is trained.
+    by_caption: BTreeMap<String, Text>,
+    /// `[tokens, width]` of the states.
+    shape: [usize; 2],
+}
+
 /// Posteriors and text states of a dataset.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -51,10 +48,7 @@ pub struct Cache {
     pictures: Vec<Picture>,
     scaling_factor: f64,
     vae_sample: VaeSample,
-    /// By caption; empty while a text encoder is trained.
-    texts: BTreeMap<String, Text>,
-    /// `[tokens, width]` of the states.
-    text_shape: [usize; 2],
+    texts: KeptTexts,
 }
 
 /// Where text states come from.
@@ -75,7 +69,11 @@ impl Texts {
 }
 
 impl Cache {
-    /// Encodes all pictures and captions of `dataset`; `None` if a stop was requested.
+    /// Encodes all captions and pictures of `dataset`; `None` if a stop was requested, which is seen
+    /// at every batch of captions and every picture.
+    ///
+    /// Pictures are decoded on threads of their own while those before them are encoded. The result
+    /// depends neither on their number nor, on a CPU, on how many pictures are encoded together.
     ///
     /// # Errors
     ///
@@ -87,46 +85,30 @@ impl Cache {
         texts: Texts,
         watch: &mut Watch<'_, Event>,
     ) -> Result<Option<Self>, TrainError> {
-        check_captions(base, dataset)?;
-        let captions = captions(dataset);
-        let mut cache = Self {
-            pictures: Vec::with_capacity(dataset.examples.len()),
-            scaling_factor: base.vae.config().scaling_factor,
-            vae_sample: dataset.images.vae_sample,
-            texts: BTreeMap::new(),
-            text_shape: [0; 2],
-        };
-        if texts == Texts::Cached {
-            cache.encode_texts(base, &captions.into_keys().collect::<Vec<_>>())?;
-        }
-        let total = dataset.examples.len();
-        for index in 0..total {
-            if watch.stop_requested() {
-                return Ok(None);
-            }
-            cache.pictures.push(picture(base, dataset, index)?);
-            watch.tell(&Event::Cached { done: index + 1, total });
-        }
-        Ok(Some(cache))
+        Self::filled(base, dataset, (texts, Cut::of(base)), watch)
     }
 
-    fn encode_texts(&mut self, base: &Base, captions: &[&str]) -> Result<(), TrainError> {
-        for batch in captions.chunks(BATCH) {
-            let TextStates { states, pooled } = base.text_states(batch)?;
-            let [_, tokens, width] = states.dims();
-            self.text_shape = [tokens, width];
-            let states = host_values(states)?;
-            let pooled = pooled.map(host_values).transpose()?;
-            for (index, caption) in batch.iter().enumerate() {
-                let row = |values: &[f32]| {
-                    let n_values = values.len() / batch.len();
-                    values[index * n_values..(index + 1) * n_values].to_vec()
-                };
-                let text = Text { states: row(&states), pooled: pooled.as_deref().map(row) };
-                self.texts.insert((*caption).to_owned(), text);
-            }
-        }
-        Ok(())
+    fn filled(
+        base: &Base,
+        dataset: &Dataset,
+        (texts, cut): (Texts, Cut),
+        watch: &mut Watch<'_, Event>,
+    ) -> Result<Option<Self>, TrainError> {
+        check_captions(base, dataset)?;
+        let texts = match texts {
+            Texts::Live => Some(KeptTexts::default()),
+            Texts::Cached => kept_texts(base, dataset, watch)?,
+        };
+        let Some(texts) = texts else { return Ok(None) };
+        let Some(pictures) = pictures::encoded(base, dataset, cut, watch)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            pictures,
+            scaling_factor: base.vae.config().scaling_factor,
+            vae_sample: dataset.images.vae_sample,
+            texts,
+        }))
     }
 
     /// Text states of captions of this cache, one row each: kept ones, or from the encoders of
@@ -136,12 +118,13 @@ impl Cache {
     ///
     /// As [`Base::text_states`].
     pub fn text(&self, base: &Base, captions: &[&str]) -> Result<TextStates, TrainError> {
-        let known: Option<Vec<&Text>> =
-            captions.iter().map(|caption| self.texts.get(*caption)).collect();
+        let kept = &self.texts.by_caption;
+        let known: Option<Vec<&Text>> = captions.iter().map(|caption| kept.get(*caption)).collect();
         let Some(known) = known else { return Ok(base.text_states(captions)?) };
         let n_rows = captions.len();
-        let [tokens, width] = self.text_shape;
-        let states = known.iter().flat_map(|text| text.states.iter().copied()).collect();
+        let [tokens, width] = self.texts.shape;
+        let states: Vec<&[f32]> = known.iter().map(|text| text.states.as_slice()).collect();
+        let states = states.concat();
         let pooled: Option<Vec<&[f32]>> = known.iter().map(|text| text.pooled.as_deref()).collect();
         let pooled = pooled.map(|rows| {
             let values = rows.concat();
@@ -221,40 +204,93 @@ fn captions(dataset: &Dataset) -> BTreeMap<&str, &Path> {
     captions
 }
 
-fn picture(base: &Base, dataset: &Dataset, index: usize) -> Result<Picture, TrainError> {
-    let mirrors: &[Mirror] = match dataset.images.flip {
-        Flip::Never => &[Mirror::No],
-        Flip::Random => &[Mirror::No, Mirror::Yes],
-    };
-    let bucket = dataset.examples[index].bucket;
-    let shape = base.latent_shape([bucket.height as usize, bucket.width as usize])?;
-    let mut posteriors = Vec::with_capacity(mirrors.len());
-    for &mirror in mirrors {
-        let posterior = posterior(base, dataset.pixels(index, mirror)?)?;
-        if posterior.mean.iter().chain(&posterior.log_variance).any(|value| !value.is_finite()) {
-            return Err(TrainError::Latents { path: dataset.examples[index].path.clone() });
+/// Encodes all captions of `dataset`; `None` if a stop was requested.
+fn kept_texts(
+    base: &Base,
+    dataset: &Dataset,
+    watch: &mut Watch<'_, Event>,
+) -> Result<Option<KeptTexts>, TrainError> {
+    let captions: Vec<&str> = captions(dataset).into_keys().collect();
+    let total = captions.len();
+    let mut kept = KeptTexts::default();
+    watch.tell(&Event::Cached { what: Encoded::Captions, done: 0, total });
+    for batch in captions.chunks(BATCH) {
+        if watch.stop_requested() {
+            return Ok(None);
         }
-        posteriors.push(posterior);
+        kept.add(base, batch)?;
+        let done = kept.by_caption.len();
+        watch.tell(&Event::Cached { what: Encoded::Captions, done, total });
     }
-    Ok(Picture { shape, posteriors })
+    Ok(Some(kept))
 }
 
-fn posterior(base: &Base, pixels: Pixels) -> Result<Posterior, TrainError> {
-    let shape = [1, 3, pixels.height as usize, pixels.width as usize];
-    let pixels = tensor_from_host(pixels.values, shape, &base.device);
-    let posterior = base.vae.posterior_from_pixels(pixels)?;
-    let (mean, log_variance) = (host_values(posterior.mean)?, host_values(posterior.log_variance)?);
-    Ok(Posterior { mean, log_variance })
+impl KeptTexts {
+    /// Encodes captions in one forward pass.
+    fn add(&mut self, base: &Base, captions: &[&str]) -> Result<(), TrainError> {
+        let TextStates { states, pooled } = base.text_states(captions)?;
+        let [_, tokens, width] = states.dims();
+        self.shape = [tokens, width];
+        let states = host_values(states)?;
+        let pooled = pooled.map(host_values).transpose()?;
+        for (index, caption) in captions.iter().enumerate() {
+            let row = |values: &[f32]| {
+                let n_values = values.len() / captions.len();
+                values[index * n_values..(index + 1) * n_values].to_vec()
+            };
+            let text = Text { states: row(&states), pooled: pooled.as_deref().map(row) };
+            self.by_caption.insert((*caption).to_owned(), text);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use checkpoints::Family;
+    use datasets::Bucket;
 
     use super::*;
     use crate::fixtures::{self, World};
+
+    /// The pictures of the world, the first and the fourth at another size than the others.
+    fn of_two_sizes(world: &World) -> Dataset {
+        let mut dataset = fixtures::dataset(&world.recipe(&[]));
+        for example_idx in [0, 3] {
+            dataset.examples[example_idx].bucket = Bucket { width: 32, height: 64 };
+        }
+        dataset
+    }
+
+    /// Fills a cache and keeps what is told; a stop is requested at `stop_at`.
+    fn told(
+        world: &World,
+        dataset: &Dataset,
+        stop_at: Option<&Event>,
+    ) -> (Result<Option<Cache>, TrainError>, Vec<Event>) {
+        let (stop, mut events) = (AtomicBool::new(false), Vec::new());
+        let mut sink = |event: &Event| {
+            if Some(event) == stop_at {
+                stop.store(true, Ordering::Relaxed);
+            }
+            events.push(event.clone());
+        };
+        let mut watch = Watch { stop: &stop, sink: &mut sink };
+        let cut = Cut { n_threads: 2, batch_px: 2 * 64 * 64 };
+        let filled = Cache::filled(&world.base, dataset, (Texts::Cached, cut), &mut watch);
+        (filled, events)
+    }
+
+    /// How many were done at each event about `kind`, and how many there were.
+    fn counts(events: &[Event], kind: Encoded) -> (Vec<usize>, Vec<usize>) {
+        let count = |event: &Event| {
+            let Event::Cached { what, done, total } = event else { return None };
+            (*what == kind).then_some((*done, *total))
+        };
+        events.iter().filter_map(count).unzip()
+    }
 
     fn fill(world: &World, sets: &[&str]) -> Result<Cache, TrainError> {
         let dataset = fixtures::dataset(&world.recipe(sets));
@@ -296,6 +332,73 @@ mod tests {
         for (found, mean) in found.iter().zip(host_values(mean).unwrap()) {
             assert!((found - 0.5 * mean).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn posteriors_have_the_same_bits_however_the_work_is_cut() {
+        let world = World::of(Family::Postcards, 81);
+        let dataset = of_two_sizes(&world);
+        let found = [(1, 1), (1, usize::MAX), (2, 2 * 64 * 64), (8, 3 * 64 * 64)].map(|cut| {
+            let cut = Cut { n_threads: cut.0, batch_px: cut.1 };
+            let mut watch = Watch { stop: &AtomicBool::new(false), sink: &mut |_| {} };
+            let cache = Cache::filled(&world.base, &dataset, (Texts::Live, cut), &mut watch);
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            let pictures = cache.unwrap().unwrap().pictures;
+            let all = pictures.iter().flat_map(|picture| &picture.posteriors);
+            let all: Vec<_> = all.map(|one| [bits(&one.mean), bits(&one.log_variance)]).collect();
+            let shapes: Vec<[usize; 3]> = pictures.iter().map(|picture| picture.shape).collect();
+            (shapes, all)
+        });
+        assert_eq!(found[0].1.len(), 10, "five pictures and their mirror images");
+        assert!(found[0].0[0] == found[0].0[3] && found[0].0[0] != found[0].0[1]);
+        for other in &found[1..] {
+            assert!(found[0] == *other);
+        }
+    }
+
+    #[test]
+    fn what_is_told_counts_from_none_to_all_captions_and_then_all_pictures() {
+        let world = World::new();
+        let mut dataset = of_two_sizes(&world);
+        // Besides the caption of all others and the empty one.
+        dataset.examples[1].caption = "a tower".to_owned();
+        let (filled, events) = told(&world, &dataset, None);
+        filled.unwrap().unwrap();
+        assert_eq!(counts(&events, Encoded::Captions), (vec![0, 3], vec![3; 2]));
+        // Two narrow pictures, then two wide ones and one.
+        assert_eq!(counts(&events, Encoded::Pictures), (vec![0, 2, 4, 5], vec![5; 4]));
+        let kinds: Vec<usize> =
+            [Encoded::Captions, Encoded::Pictures].map(|kind| counts(&events, kind).0.len()).into();
+        assert_eq!(kinds, [2, 4]);
+        assert!(matches!(events[2], Event::Cached { what: Encoded::Pictures, done: 0, .. }));
+    }
+
+    #[test]
+    fn a_stop_is_seen_among_captions_and_among_pictures() {
+        let world = World::new();
+        let dataset = of_two_sizes(&world);
+        let of = |what, done, total| Event::Cached { what, done, total };
+        let (filled, events) = told(&world, &dataset, Some(&of(Encoded::Captions, 0, 2)));
+        assert!(filled.unwrap().is_none());
+        assert_eq!(events, [of(Encoded::Captions, 0, 2)]);
+        let (filled, events) = told(&world, &dataset, Some(&of(Encoded::Pictures, 2, 5)));
+        assert!(filled.unwrap().is_none());
+        assert_eq!(counts(&events, Encoded::Pictures).0, [0, 2]);
+    }
+
+    #[test]
+    fn of_several_pictures_that_have_changed_the_first_of_the_dataset_is_named() {
+        let world = World::new();
+        let dataset = of_two_sizes(&world);
+        // The fourth is decoded before the second, since it has the size of the first.
+        for number in [1, 3] {
+            let path = &dataset.examples[number].path;
+            checkpoints::fs::atomic_write(path, b"another picture").unwrap();
+        }
+        let (filled, events) = told(&world, &dataset, None);
+        let message = filled.unwrap_err().to_string();
+        assert!(message.contains("1.png") && !message.contains("3.png"), "{message}");
+        assert_eq!(counts(&events, Encoded::Pictures).0, [0]);
     }
 
     #[test]

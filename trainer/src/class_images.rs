@@ -9,8 +9,9 @@ use checkpoints::{Watch, hash};
 use datasets::{Bucket, Dataset, Example, Mirror, Role};
 use diffusion::{Sampler, SamplerKind, SchedulerConfig};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
-use models::base::{host_values, tensor_from_host};
+use models::base::{Precision, host_values, tensor_from_host};
 use models::{Base, Conditioning, SizeConditions};
+use rayon::prelude::*;
 use recipes::{ImageSpec, draws};
 use serde_json::{Value, json};
 
@@ -65,7 +66,8 @@ impl ClassImages<'_> {
             image::image_dimensions(path).is_ok_and(|found| found == (side_px, side_px))
                 && datasets::pixels(path, &self.images, Mirror::No).is_ok()
         };
-        let missing: Vec<usize> = (0..self.count).filter(|&index| !usable(&paths[index])).collect();
+        let missing: Vec<usize> =
+            (0..self.count).into_par_iter().filter(|&index| !usable(&paths[index])).collect();
         let mut done = self.count - missing.len();
         watch.tell(&Event::ClassImages { done, total: self.count });
         let side = side_px as usize;
@@ -78,8 +80,13 @@ impl ClassImages<'_> {
             watch.tell(&Event::ClassImages { done, total: self.count });
         }
         let mut dataset = dataset.clone();
-        for (index, path) in paths.into_iter().enumerate() {
-            dataset.examples.push(self.example(index, path)?);
+        let examples: Vec<_> = paths
+            .into_par_iter()
+            .enumerate()
+            .map(|(index, path)| self.example(index, path))
+            .collect();
+        for example in examples {
+            dataset.examples.push(example?);
         }
         Ok(Some(dataset))
     }
@@ -111,6 +118,7 @@ impl ClassImages<'_> {
             ("guidance_rescale", json!(self.guidance_rescale), self.guidance_rescale == 0.0),
             ("clip_skip", json!(base.clip_skip), base.clip_skip <= 1),
             ("empty_prompt", json!("zeros"), !base.force_zeros_for_empty_prompt),
+            ("precision", json!(base.precision.name()), base.precision == Precision::F32),
             ("spacing", json!("trailing"), schedule(base)? == stated),
         ] {
             if !usual {
@@ -294,13 +302,14 @@ mod tests {
         let mut base = world.base.clone();
         base.clip_skip = 2;
         base.force_zeros_for_empty_prompt = true;
+        base.precision = Precision::Bf16;
         base.scheduler["prediction_type"] = json!("v_prediction");
         base.scheduler["rescale_betas_zero_snr"] = json!(true);
         let how = wanted(world.dir.path(), 0.7).how(&base).unwrap();
-        for key in ["guidance_rescale", "clip_skip", "empty_prompt", "spacing"] {
+        for key in ["guidance_rescale", "clip_skip", "empty_prompt", "precision", "spacing"] {
             assert!(how.get(key).is_some(), "{key}");
         }
-        assert_eq!(keys(&how).len(), keys(&plain).len() + 4);
+        assert_eq!(keys(&how).len(), keys(&plain).len() + 5);
     }
 
     #[test]

@@ -17,11 +17,14 @@ pub enum Event {
         /// Pictures that are needed.
         total: usize,
     },
-    /// Pictures whose latents are known.
+    /// Captions or pictures of which is known what the frozen networks say. Of each kind the first
+    /// such event has 0 done and the last one all.
     Cached {
-        /// Pictures done.
+        /// Which of both.
+        what: Encoded,
+        /// How many are done.
         done: usize,
-        /// Pictures in all.
+        /// How many there are.
         total: usize,
     },
     /// Work goes on from a checkpoint of an earlier attempt.
@@ -47,6 +50,25 @@ pub enum Event {
         /// The files.
         files: Vec<PathBuf>,
     },
+}
+
+/// What is encoded once before the first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// Captions, by the text encoders.
+    Captions,
+    /// Pictures, by the autoencoder.
+    Pictures,
+}
+
+impl Encoded {
+    /// What is counted, in words.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Captions => "captions",
+            Self::Pictures => "pictures",
+        }
+    }
 }
 
 /// Kind of work.

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
-use super::{Pace, Show, Tick, words};
+use super::{Pace, Show, Stretch, Tick, unit_and_words};
 use crate::terminal::{Terminal, clean};
 
 /// Draws of the bar per second at most.
@@ -13,12 +13,12 @@ const DRAWS_PER_SECOND: u8 = 10;
 pub(super) struct Bar<'a> {
     terminal: &'a Terminal,
     drawn: Option<ProgressBar>,
-    phase: String,
+    stretch: Stretch,
 }
 
 impl<'a> Bar<'a> {
-    pub(super) const fn new(terminal: &'a Terminal) -> Self {
-        Self { terminal, drawn: None, phase: String::new() }
+    pub(super) fn new(terminal: &'a Terminal) -> Self {
+        Self { terminal, drawn: None, stretch: Stretch::default() }
     }
 
     fn begin(&mut self, tick: &Tick<'_>) -> ProgressBar {
@@ -31,20 +31,20 @@ impl<'a> Bar<'a> {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_prefix(clean(tick.phase));
-        tick.phase.clone_into(&mut self.phase);
+        self.stretch = Stretch::of(tick);
         bar
     }
 }
 
 impl Show for Bar<'_> {
     fn tick(&mut self, tick: &Tick<'_>, pace: Pace, _now_secs: f64) {
-        let running = self.drawn.take().filter(|_| self.phase == tick.phase);
+        let running = self.drawn.take().filter(|_| self.stretch.holds(tick));
         let bar = match running {
             Some(bar) => bar,
             None => self.begin(tick),
         };
         bar.set_length(tick.total);
-        bar.set_message(words(tick, pace));
+        bar.set_message(unit_and_words(tick, pace));
         bar.set_position(tick.done);
         self.drawn = Some(bar);
     }

@@ -24,6 +24,24 @@ pub(crate) struct Tick<'a> {
     pub(crate) figures: &'a [(&'static str, f64)],
 }
 
+/// What ticks have in common that follow each other: one bar, one pace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Stretch {
+    phase: String,
+    unit: String,
+}
+
+impl Stretch {
+    fn of(tick: &Tick<'_>) -> Self {
+        Self { phase: tick.phase.to_owned(), unit: tick.unit.to_owned() }
+    }
+
+    /// Whether the tick goes on with it. Captions and pictures of one phase have a pace each.
+    fn holds(&self, tick: &Tick<'_>) -> bool {
+        self.phase == tick.phase && self.unit == tick.unit
+    }
+}
+
 /// How fast the work goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Pace {
@@ -100,15 +118,15 @@ const MEMORY_SECS: f64 = 15.0;
 /// are compiled in it) is soon forgotten.
 #[derive(Debug, Default)]
 struct Meter {
-    phase: String,
+    stretch: Stretch,
     last: Option<(u64, f64)>,
     per_second: Option<f64>,
 }
 
 impl Meter {
     fn pace(&mut self, tick: &Tick<'_>, now_secs: f64) -> Pace {
-        if self.phase != tick.phase {
-            *self = Self { phase: tick.phase.to_owned(), last: None, per_second: None };
+        if !self.stretch.holds(tick) {
+            *self = Self { stretch: Stretch::of(tick), last: None, per_second: None };
         }
         if let Some((done, at_secs)) = self.last {
             let (n_new, elapsed) = (tick.done.saturating_sub(done), now_secs - at_secs);
@@ -144,6 +162,13 @@ fn words(tick: &Tick<'_>, pace: Pace) -> String {
         parts.push(format!("{} left", duration(seconds)));
     }
     parts.join(" · ")
+}
+
+/// As [`words`], after what is counted: `pictures · 12.30 pictures/s · 30 s left`.
+fn unit_and_words(tick: &Tick<'_>, pace: Pace) -> String {
+    let words = words(tick, pace);
+    let gap = if words.is_empty() { "" } else { " · " };
+    format!("{}{gap}{words}", tick.unit)
 }
 
 /// A number with about three significant digits.
@@ -202,6 +227,20 @@ mod tests {
         meter.pace(&tick(10), 1.0);
         let census = Tick { phase: "census", ..tick(0) };
         assert_eq!(meter.pace(&census, 2.0), Pace::default());
+    }
+
+    #[test]
+    fn captions_and_pictures_of_one_phase_are_counted_apart() {
+        let mut meter = Meter::default();
+        let tick = |unit, done| Tick { phase: "cache", unit, done, total: 40, figures: &[] };
+        meter.pace(&tick("captions", 0), 0.0);
+        meter.pace(&tick("captions", 40), 1.0);
+        assert_eq!(meter.pace(&tick("pictures", 0), 1.0), Pace::default());
+        let pace = meter.pace(&tick("pictures", 20), 11.0);
+        assert_eq!((pace.per_second, pace.remaining_secs), (Some(2.0), Some(10.0)));
+        let words = unit_and_words(&tick("pictures", 20), pace);
+        assert_eq!(words, "pictures · 2.00 pictures/s · 10 s left");
+        assert_eq!(unit_and_words(&tick("captions", 0), Pace::default()), "captions");
     }
 
     #[test]

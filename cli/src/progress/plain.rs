@@ -2,27 +2,28 @@
 
 use serde_json::Value;
 
-use super::{Pace, Show, Tick, words};
+use super::{Pace, Show, Stretch, Tick, unit_and_words};
 use crate::terminal::Terminal;
 
-/// Seconds between two lines of one phase.
+/// Seconds between two lines about the same work.
 const INTERVAL_SECS: f64 = 30.0;
 
 #[derive(Debug)]
 pub(super) struct Plain<'a> {
     terminal: &'a Terminal,
-    phase: String,
+    stretch: Stretch,
     said_at_secs: f64,
 }
 
 impl<'a> Plain<'a> {
-    pub(super) const fn new(terminal: &'a Terminal) -> Self {
-        Self { terminal, phase: String::new(), said_at_secs: 0.0 }
+    pub(super) fn new(terminal: &'a Terminal) -> Self {
+        Self { terminal, stretch: Stretch::default(), said_at_secs: 0.0 }
     }
 
-    /// Whether a tick deserves a line: the first and the last of a phase, and one per interval.
+    /// Whether a tick deserves a line: the first and the last of its kind, and one per
+    /// interval.
     fn is_due(&self, tick: &Tick<'_>, now_secs: f64) -> bool {
-        self.phase != tick.phase
+        !self.stretch.holds(tick)
             || tick.done == tick.total
             || now_secs - self.said_at_secs >= INTERVAL_SECS
     }
@@ -33,12 +34,10 @@ impl Show for Plain<'_> {
         if !self.is_due(tick, now_secs) {
             return;
         }
-        tick.phase.clone_into(&mut self.phase);
+        self.stretch = Stretch::of(tick);
         self.said_at_secs = now_secs;
-        let words = words(tick, pace);
-        let gap = if words.is_empty() { "" } else { " · " };
-        let Tick { phase, unit, done, total, .. } = tick;
-        self.terminal.say(&format!("{phase}: {done}/{total} {unit}{gap}{words}"));
+        let Tick { phase, done, total, .. } = tick;
+        self.terminal.say(&format!("{phase}: {done}/{total} {}", unit_and_words(tick, pace)));
     }
 
     fn note(&mut self, text: &str, _record: &Value) {
@@ -59,10 +58,11 @@ mod tests {
         let mut plain = Plain::new(&terminal);
         let tick = |done| Tick { phase: "train", unit: "steps", done, total: 100, figures: &[] };
         assert!(plain.is_due(&tick(1), 0.1));
-        plain.phase = "train".to_owned();
+        plain.stretch = Stretch::of(&tick(1));
         plain.said_at_secs = 0.1;
         assert!(!plain.is_due(&tick(2), 29.0));
         assert!(plain.is_due(&tick(3), 30.2));
         assert!(plain.is_due(&tick(100), 1.0));
+        assert!(plain.is_due(&Tick { unit: "pictures", ..tick(2) }, 29.0));
     }
 }
