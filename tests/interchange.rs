@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use image::RgbImage;
+use serde_json::Value;
 
 use crate::world::{Ended, World, root};
 
@@ -149,6 +150,45 @@ fn check_training(recipe: &str, key: &str, more: &[&str]) {
 fn sd1_style() {
     let targets = "adapter.lora.targets=attn_ff_proj_conv";
     check_training("style-sd15", "sd1", &[targets]);
+}
+
+/// A processor emulates bf16, and says that it is slow.
+#[test]
+fn sd1_style_beside_a_base_in_bf16() {
+    const SLOW: &str = "bf16 on a processor is slower than f32";
+    let world = world();
+    let mut sets = small("style-sd15", "sd1", &base("sd1").display().to_string());
+    // In the middle of so small a UNet there is one position: what queries and keys are is all one.
+    sets.push("adapter.lora.targets=[unet.**.to_v]".to_owned());
+    for (precision, runs) in [("f32", "wide"), ("bf16", "narrow")] {
+        sets.push(format!("base.sd1.precision={precision}"));
+        let recipe = root().join("recipes/style-sd15.yaml").display().to_string();
+        let mut arguments = vec!["train", &recipe, "--device", "cpu", "--runs", runs];
+        for set in &sets {
+            arguments.extend(["--set", set.as_str()]);
+        }
+        let ended = world.run(&arguments).expect(0);
+        assert_eq!(ended.stderr.contains(SLOW), precision == "bf16", "{}", ended.stderr);
+        let path = world.only_run(runs).join("manifest.json");
+        let manifest: Value = checkpoints::fs::read_json(&path).unwrap();
+        assert_eq!(manifest["numerics"]["precision"], precision);
+    }
+}
+
+#[test]
+fn a_processor_draws_in_f32_unless_it_is_told_otherwise() {
+    let world = world();
+    let base = base("sd1").display().to_string();
+    let draw = |out: &str, more: &[&str]| {
+        let fixed =
+            ["generate", "--device", "cpu", "--base", &base, "--steps", "2", "--size", "64x64"];
+        world.run(&[&fixed[..], &["--out", out], more].concat()).expect(0);
+        image::open(world.path(out)).unwrap().into_rgb8()
+    };
+    let unasked = draw("unasked.png", &[]);
+    assert_eq!(draw("auto.png", &["--precision", "auto"]), unasked);
+    assert_eq!(draw("wide.png", &["--precision", "f32"]), unasked);
+    assert_ne!(draw("narrow.png", &["--precision", "bf16"]), unasked);
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Previews {
     }
 
     fn rows(&self, base: &Base, stop: &AtomicBool) -> Result<Vec<Vec<RgbImage>>, JobError> {
+        let base = &base.unparked();
         let shape = self.method.latent_shape;
         let start = |&seed: &u64| Start::of_seed(seed, shape, Purpose::Preview);
         let starts: Vec<Start> = self.spec.seeds.iter().map(start).collect();

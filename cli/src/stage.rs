@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use checkpoints::run_dir::{AttemptRecord, RunFolder, run_id};
 use checkpoints::{Family, ModelFiles, ModelOptions, Predicts, WhichWeights};
 use datasets::{Dataset, Warning};
+use models::Base;
 use models::adapter::{self, Exchanged};
-use models::{Base, Device};
+use models::base::Precision;
 use recipes::{
-    BasePrediction, BaseSpec, Loaded, ModelSpec, PredictionSpec, Recipe, WeightingSpec, WeightsSet,
-    WeightsSource, ZeroTerminalSnr,
+    AdapterSpec, BasePrecision, BasePrediction, BaseSpec, Loaded, ModelSpec, PredictionSpec,
+    Recipe, WeightingSpec, WeightsSet, WeightsSource, ZeroTerminalSnr,
 };
 
+use crate::device::ChosenDevice;
 use crate::environment;
 use crate::error::JobError;
 use crate::hub;
@@ -148,13 +150,57 @@ pub(crate) fn evaluator_folder(recipe: &Recipe, base_files: &ModelFiles) -> Path
     named.unwrap_or_else(|| base_files.evaluator_dir())
 }
 
-/// Loads the base of a recipe.
+/// In which number format the UNet of a recipe's base is computed on a device.
+///
+/// # Errors
+///
+/// As [`precision_on`].
+pub(crate) fn precision(recipe: &Recipe, device: &ChosenDevice) -> Result<Precision, JobError> {
+    let asked = match (recipe.base.model(), &recipe.adapter) {
+        (None, _) => BasePrecision::F32,
+        // Updates of the weights themselves would be lost in the rounding.
+        (Some(model), AdapterSpec::Full(_)) if model.precision == BasePrecision::Auto => {
+            BasePrecision::F32
+        }
+        (Some(model), AdapterSpec::Full(_) | AdapterSpec::Lora(_)) => model.precision,
+    };
+    precision_on(device, asked)
+}
+
+/// What is asked for, on a device: `auto` is bf16 on an NVIDIA card that computes in it, else f32.
+///
+/// # Errors
+///
+/// [`JobError::Usage`] for bf16 on a card that does not compute in it.
+pub(crate) fn precision_on(
+    device: &ChosenDevice,
+    asked: BasePrecision,
+) -> Result<Precision, JobError> {
+    let is_wanted = match asked {
+        BasePrecision::Auto => device.cuda_index.is_some(),
+        BasePrecision::F32 => false,
+        BasePrecision::Bf16 => true,
+    };
+    if is_wanted && Precision::Bf16.is_supported(&device.device) {
+        return Ok(Precision::Bf16);
+    }
+    if asked == BasePrecision::Bf16 {
+        return Err(JobError::Usage {
+            message: format!("precision is `bf16`, which device `{}` cannot compute", device.name),
+            hint: Some("leave it at `auto`, which takes f32 there".to_owned()),
+        });
+    }
+    Ok(Precision::F32)
+}
+
+/// Loads the base of a recipe in the precision that it has on this device.
 pub(crate) fn load_base(
     recipe: &Recipe,
     opened: &Opened,
-    device: &Device,
+    device: &ChosenDevice,
 ) -> Result<Base, JobError> {
-    let mut base = models::load(&opened.base_files, device)?;
+    let precision = precision(recipe, device)?;
+    let mut base = models::base::load_with(&opened.base_files, &device.device, precision)?;
     base.clip_skip = recipe.base.model().map_or(1, |model| model.clip_skip as usize);
     Ok(base)
 }
@@ -309,6 +355,16 @@ pub(crate) fn warn_of_side(recipe: &Recipe, base: &Base, terminal: &Terminal) {
     }
 }
 
+/// Says if the UNet is computed in a number format that only cards are fast in.
+pub(crate) fn warn_of_precision(base: &Base, terminal: &Terminal) {
+    if base.precision == Precision::Bf16 && base.device_kind() == "cpu" {
+        terminal.warn(
+            "bf16 on a processor is slower than f32, since every operation converts its numbers; \
+             leave the precision at `auto`",
+        );
+    }
+}
+
 /// A word as a shell reads it back.
 pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
@@ -321,7 +377,49 @@ pub(crate) fn shell_word(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use models::Device;
+
     use super::*;
+
+    fn device(cuda_index: Option<usize>) -> ChosenDevice {
+        ChosenDevice { device: Device::flex(), cuda_index, name: "a device".to_owned() }
+    }
+
+    fn recipe(base: &str, adapter: &str) -> Box<Recipe> {
+        let text = format!(
+            "name: small\nbase: {base}\ndataset:\n  dreambooth:\n    instance: {{ concept: \
+             cylinder, identifier: sks, class: tower, prompt: a sks tower }}\nadapter: {adapter}\n\
+             fit: {{ steps: 3, optimizer: {{ adamw: {{ learning_rate: 1.0e-3 }} }} }}\n"
+        );
+        settlement(recipes::load_text(Path::new("t.yaml"), &text, &[]).unwrap(), "train").unwrap()
+    }
+
+    #[test]
+    fn auto_is_bf16_on_a_card_and_f32_on_the_processor() {
+        for (asked, on_card, on_processor) in [
+            (BasePrecision::Auto, Precision::Bf16, Precision::F32),
+            (BasePrecision::F32, Precision::F32, Precision::F32),
+            (BasePrecision::Bf16, Precision::Bf16, Precision::Bf16),
+        ] {
+            assert_eq!(precision_on(&device(Some(0)), asked).unwrap(), on_card, "{asked:?}");
+            assert_eq!(precision_on(&device(None), asked).unwrap(), on_processor, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_frozen_base_of_a_released_family_is_computed_in_bf16() {
+        let full = "{ full: { targets: ['unet.**'] } }";
+        for (base, adapter, expected) in [
+            ("{ sd1: { weights: w } }", "lora", Precision::Bf16),
+            ("{ sdxl: { weights: w, precision: f32 } }", "lora", Precision::F32),
+            ("{ sd2: { weights: w } }", full, Precision::F32),
+            ("{ folder: { weights: w } }", "lora", Precision::F32),
+            ("postcards", "lora", Precision::F32),
+        ] {
+            let recipe = recipe(base, adapter);
+            assert_eq!(precision(&recipe, &device(Some(0))).unwrap(), expected, "{base} {adapter}");
+        }
+    }
 
     #[test]
     fn words_come_back_from_a_shell_as_they_were() {

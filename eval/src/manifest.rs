@@ -4,6 +4,7 @@ use crate::error::EvalError;
 use crate::plan::CensusPlan;
 use crate::take::CensusJob;
 use checkpoints::hash::bytes_sha256;
+use models::base::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -73,6 +74,9 @@ impl CensusManifest {
         // Said only where it is so, so that a census of any other base keeps its identity.
         if let Some(stands) = &empty_prompt {
             identity["empty_prompt"] = json!(stands);
+        }
+        if job.base.precision != Precision::F32 {
+            identity["precision"] = json!(job.base.precision.name());
         }
         Ok(Self {
             schema: SCHEMA.to_owned(),

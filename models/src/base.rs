@@ -33,15 +33,53 @@ impl TensorSource for Weights {
     }
 }
 
+/// Number format in which the UNet of a base holds its weights and activations.
+///
+/// What is trained beside it stays f32 in either: factors, gradients, the optimizer's state and the
+/// loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// bfloat16: the range of f32 with 8 significant bits, in half the memory.
+    Bf16,
+}
+
+impl Precision {
+    /// How recipes and records spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Whether this device computes in it; older cards know no bf16.
+    pub fn is_supported(self, device: &Device) -> bool {
+        device.supports_dtype(self.dtype())
+    }
+
+    /// The type of tensors.
+    pub(crate) const fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// Networks, text encoders and tokenizers of one base; cloning shares the tensors.
 ///
-/// All of them hold f32 whatever their files hold. The VAE in particular never computes in less, so
-/// that the one of SDXL, which overflows in f16, needs no care, and a variant that was rescaled
-/// against that overflow is a VAE like any other.
+/// All of them hold f32 whatever their files hold, but for the UNet of a base that was loaded in bf16
+/// (see [`load_with`]). The VAE in particular never computes in less, so that the one of SDXL, which
+/// overflows in f16, needs no care, and a variant that was rescaled against that overflow is a VAE
+/// like any other. The text encoders cost little beside the UNet.
 #[derive(Clone, Debug)]
 pub struct Base {
     /// The denoiser, where adapters attach.
     pub unet: UNet2DConditionModel,
+    /// Number format of the denoiser; its inputs and outputs are f32 in any case.
+    pub precision: Precision,
     /// The autoencoder.
     pub vae: AutoencoderKL,
     /// The text encoder; of SDXL the first.
@@ -67,13 +105,27 @@ pub struct Base {
     pub device: Device,
 }
 
-/// Loads a base. Whether its components fit each other is known before the first weight is read.
+/// Loads a base in f32. Whether its components fit each other is known before the first weight is
+/// read.
 ///
 /// # Errors
 ///
 /// A missing file, an unsupported configuration, components that do not fit each other, or tensors
 /// that are not those of the configuration.
 pub fn load(files: &ModelFiles, device: &Device) -> Result<Base, ModelError> {
+    load_with(files, device, Precision::F32)
+}
+
+/// As [`load`], with the UNet in this precision. VAE and text encoders hold f32 in any case.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with(
+    files: &ModelFiles,
+    device: &Device,
+    precision: Precision,
+) -> Result<Base, ModelError> {
     let parts = Parts::open(files)?;
     let tokenizer = limited_tokenizer(files, TOKENIZERS[0], &parts.text)?;
     let tokenizer_2 = parts.text_2.as_ref();
@@ -83,12 +135,13 @@ pub fn load(files: &ModelFiles, device: &Device) -> Result<Base, ModelError> {
     // Before gigabytes are read: a single file may not say what it predicts.
     let scheduler = files.scheduler()?;
     let Parts { unet: unet_part, vae, text, text_2 } = parts;
-    let unet = load_unet(&unet_part.files, device)?;
+    let unet = load_unet_with(&unet_part.files, device, precision)?;
     // The largest file by far need not stay mapped while the others are read.
     drop(unet_part);
     let text_encoder = |part: &Part<TextShape>| load_text_encoder(&part.files, device);
     Ok(Base {
         unet,
+        precision,
         vae: load_vae(&vae.files, device)?,
         text_encoder: text_encoder(&text)?,
         tokenizer,
@@ -114,7 +167,7 @@ fn limited_tokenizer(
     Ok(tokenizer)
 }
 
-/// Loads one `UNet2DConditionModel`.
+/// Loads one `UNet2DConditionModel` in f32.
 ///
 /// # Errors
 ///
@@ -123,8 +176,21 @@ pub fn load_unet(
     files: &ComponentFiles,
     device: &Device,
 ) -> Result<UNet2DConditionModel, ModelError> {
+    load_unet_with(files, device, Precision::F32)
+}
+
+/// Loads one `UNet2DConditionModel` in this precision.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_unet_with(
+    files: &ComponentFiles,
+    device: &Device,
+    precision: Precision,
+) -> Result<UNet2DConditionModel, ModelError> {
     let config = unet_config(files)?;
-    let builder = Builder::from_source(&files.weights, device);
+    let builder = Builder::from_source(&files.weights, device).in_precision(precision);
     let unet = UNet2DConditionModel::new(&builder, &config);
     builder.finish(|_| false)?;
     Ok(unet)
@@ -224,13 +290,110 @@ pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelE
 #[cfg(test)]
 mod tests {
     use checkpoints::folder::ModelFolder;
+    use recipes::draws;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::conditioning::SizeConditions;
     use crate::tiny;
+    use crate::visit::{Network, Slot, Visitor};
 
     fn open(dir: &std::path::Path) -> ModelFiles {
         ModelFolder::open(dir).unwrap().into()
+    }
+
+    /// Path, type and values of every parameter.
+    #[derive(Default)]
+    struct Held(Vec<(String, DType, Vec<f32>)>);
+
+    impl Visitor for Held {
+        fn parameter(&mut self, path: &str, slot: &mut dyn Slot) {
+            let values = slot.flat();
+            self.0.push((path.to_owned(), values.dtype(), host_values(values).unwrap()));
+        }
+    }
+
+    fn held(network: &dyn Fn(&mut Held)) -> Vec<(String, DType, Vec<f32>)> {
+        let mut held = Held::default();
+        network(&mut held);
+        held.0
+    }
+
+    /// The tiny base of a family in both precisions, f32 first.
+    fn both(family: Family) -> Vec<Base> {
+        let (dir, device) = (tempfile::tempdir().unwrap(), Device::flex());
+        tiny::write_family(dir.path(), family, 5, &device).unwrap();
+        let files = open(dir.path());
+        let loaded = |precision| load_with(&files, &device, precision).unwrap();
+        vec![loaded(Precision::F32), loaded(Precision::Bf16)]
+    }
+
+    #[test]
+    fn in_bf16_the_unet_holds_rounded_values_and_all_else_stays_as_it_is() {
+        for family in Family::ALL {
+            let bases = both(family);
+            assert_eq!(bases[0].precision, Precision::F32);
+            assert_eq!(bases[1].precision, Precision::Bf16);
+            let unets: Vec<_> =
+                bases.iter().map(|base| held(&|see| base.unet.clone().visit("", see))).collect();
+            assert_eq!(unets[0].len(), unets[1].len());
+            for ((path, dtype, values), (_, short, rounded)) in unets[0].iter().zip(&unets[1]) {
+                assert_eq!((*dtype, *short), (DType::F32, DType::BF16), "{path}");
+                let expected = HostTensor::from_f32([values.len()], values.clone()).to_bf16();
+                assert_eq!(*rounded, *expected.f32(), "{path}");
+            }
+            let others: Vec<_> = bases
+                .iter()
+                .map(|base| {
+                    held(&|see| {
+                        base.vae.clone().visit("vae", see);
+                        base.text_encoder.clone().visit("text_encoder", see);
+                        base.text_encoder_2.clone().visit("text_encoder_2", see);
+                    })
+                })
+                .collect();
+            assert_eq!(others[0], others[1]);
+            assert!(others[0].iter().all(|(_, dtype, _)| *dtype == DType::F32));
+        }
+    }
+
+    /// Relative distance in the Euclidean norm.
+    fn distance(found: &[f32], wanted: &[f32]) -> f64 {
+        let square = |values: &mut dyn Iterator<Item = f32>| -> f64 {
+            values.map(|value| f64::from(value).powi(2)).sum()
+        };
+        let difference = square(&mut found.iter().zip(wanted).map(|(a, b)| a - b));
+        (difference / square(&mut wanted.iter().copied())).sqrt()
+    }
+
+    #[test]
+    fn the_denoiser_in_bf16_takes_and_gives_f32_and_is_close_to_that_in_f32() {
+        for family in [Family::Sd1, Family::Sdxl] {
+            let outputs: Vec<_> = both(family)
+                .iter()
+                .map(|base| {
+                    // At 8 × 8 the lowest norms would see four values each and magnify the rounding.
+                    let shape = [2, base.vae.config().latent_channels, 16, 16];
+                    let noise =
+                        draws::normals(&mut draws::keyed(1, "noise"), shape.iter().product());
+                    let noisy = tensor_from_host(noise, shape, &base.device);
+                    let text = base.text_states(&["a boat", ""]).unwrap();
+                    let given = base.conditioning(text, &[SizeConditions::whole([128; 2])]);
+                    let output = base.denoise(noisy, base.timesteps(481.0, 2), &given).unwrap();
+                    assert_eq!((output.dims(), output.dtype()), (shape, DType::F32));
+                    host_values(output).unwrap()
+                })
+                .collect();
+            let distance = distance(&outputs[1], &outputs[0]);
+            assert!(distance > 0.0 && distance <= 3e-2, "{}: {distance}", family.name());
+        }
+    }
+
+    #[test]
+    fn the_processor_computes_in_both_precisions() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            assert!(precision.is_supported(&Device::flex()), "{}", precision.name());
+        }
     }
 
     /// Loads the tiny base of a family after one field of one of its files was changed; the error.

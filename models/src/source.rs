@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
-use checkpoints::{CheckpointError, HostTensor};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
+use checkpoints::{CheckpointError, HostTensor, Values};
 use recipes::draws;
 
+use crate::base::Precision;
 use crate::error::{Misshaped, ModelError};
 
 /// Named tensors on the host.
@@ -65,6 +66,7 @@ struct Shared<'a> {
 pub struct Builder<'a> {
     shared: std::rc::Rc<Shared<'a>>,
     path: String,
+    precision: Precision,
 }
 
 impl std::fmt::Debug for Builder<'_> {
@@ -92,14 +94,21 @@ impl<'a> Builder<'a> {
 
     fn with_origin(origin: Origin<'a>, device: &Device) -> Self {
         let shared = Shared { origin, device: device.clone(), account: RefCell::default() };
-        Self { shared: std::rc::Rc::new(shared), path: String::new() }
+        let precision = Precision::F32;
+        Self { shared: std::rc::Rc::new(shared), path: String::new(), precision }
+    }
+
+    /// The same builder, which from here on makes tensors of this precision; f32 without.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The builder of the member `name`, which may hold dots.
     #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         let path = crate::visit::join(&self.path, &name.to_string());
-        Self { shared: std::rc::Rc::clone(&self.shared), path }
+        Self { shared: std::rc::Rc::clone(&self.shared), path, precision: self.precision }
     }
 
     /// Where the tensors are made.
@@ -107,8 +116,9 @@ impl<'a> Builder<'a> {
         &self.shared.device
     }
 
-    /// The tensor `name` of this shape in f32. A missing or mis-shaped one is noted and zeros are
-    /// returned, so that [`Builder::finish`] can list all of them.
+    /// The tensor `name` of this shape in the builder's precision, rounded once if its file holds
+    /// more. A missing or mis-shaped one is noted and zeros are returned, so that
+    /// [`Builder::finish`] can list all of them.
     pub fn tensor<const D: usize>(
         &self,
         name: &str,
@@ -118,14 +128,26 @@ impl<'a> Builder<'a> {
         let path = crate::visit::join(&self.path, name);
         let values = match &self.shared.origin {
             Origin::File(source) => self.read(*source, &path, &shape),
-            Origin::Drawn { seed } => Some(drawn(*seed, &path, &shape, initial)),
-            Origin::Nowhere => return one_value(shape, &self.shared.device),
+            Origin::Drawn { seed } => Some(Values::F32(drawn(*seed, &path, &shape, initial))),
+            Origin::Nowhere => return self.one_value(shape),
         };
-        let values = values.unwrap_or_else(|| vec![0.0; shape.iter().product()]);
-        Tensor::from_data(TensorData::new(values, shape), (&self.shared.device, DType::F32))
+        let values = values.unwrap_or_else(|| Values::F32(vec![0.0; shape.iter().product()]));
+        self.made(data(values, shape, self.precision))
     }
 
-    fn read(&self, source: &dyn TensorSource, path: &str, shape: &[usize]) -> Option<Vec<f32>> {
+    /// Zeros of any shape as a view of a single one.
+    fn one_value<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let zero: Tensor<1> = self.made(TensorData::new(vec![0.0f32], [1]));
+        zero.expand(Shape::from(shape))
+    }
+
+    /// A tensor on the device. Values of another type are converted before they go there, one
+    /// tensor at a time, so that no second copy of a network is ever held.
+    fn made<const D: usize>(&self, data: TensorData) -> Tensor<D> {
+        Tensor::from_data(data, (&self.shared.device, self.precision.dtype()))
+    }
+
+    fn read(&self, source: &dyn TensorSource, path: &str, shape: &[usize]) -> Option<Values> {
         let mut account = self.shared.account.borrow_mut();
         let Some(found) = source.shape(path) else {
             account.missing.push(path.to_owned());
@@ -143,7 +165,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         match source.read(path) {
-            Ok(tensor) => Some(tensor.f32().into_owned()),
+            Ok(tensor) => Some(tensor.values),
             Err(error) => {
                 account.unreadable.get_or_insert(error);
                 None
@@ -180,11 +202,17 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Zeros of any shape as a view of a single one.
-fn one_value<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    let zero: Tensor<1> =
-        Tensor::from_data(TensorData::new(vec![0.0f32], [1]), (device, DType::F32));
-    zero.expand(Shape::from(shape))
+/// Values on their way to a device: those that are stored in the wanted type as they are, all others
+/// in f32, from which they are rounded.
+fn data<const D: usize>(values: Values, shape: [usize; D], precision: Precision) -> TensorData {
+    match (values, precision) {
+        (Values::F32(values), _) => TensorData::new(values, shape),
+        (Values::Bf16(values), Precision::Bf16) => TensorData::new(values, shape),
+        (values @ (Values::F16(_) | Values::Bf16(_) | Values::I64(_)), _) => {
+            let stored = HostTensor { shape: shape.to_vec(), values };
+            TensorData::new(stored.f32().into_owned(), shape)
+        }
+    }
 }
 
 fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {
@@ -206,7 +234,64 @@ fn drawn(seed: u64, path: &str, shape: &[usize], initial: Initial) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
+    use crate::base::host_values;
+
+    /// The same tensor under every name.
+    struct Same(HostTensor);
+
+    impl TensorSource for Same {
+        fn label(&self) -> String {
+            "same".to_owned()
+        }
+
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn shape(&self, _: &str) -> Option<Vec<usize>> {
+            Some(self.0.shape.clone())
+        }
+
+        fn read(&self, _: &str) -> Result<HostTensor, CheckpointError> {
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_tensor_has_the_precision_of_its_builder_whatever_its_file_holds() {
+        // 1 + 2⁻⁹ lies between two numbers of bf16, 0.1 between two of each short format.
+        let values = vec![1.0 + 2.0_f32.powi(-9), -0.1, 3.0e-5, 65_000.0];
+        let single = HostTensor::from_f32([2, 2], values);
+        for stored in [single.to_f16(), single.to_bf16(), single] {
+            let source = Same(stored.clone());
+            let wide = Builder::from_source(&source, &Device::flex());
+            let narrow = Builder::from_source(&source, &Device::flex());
+            let narrow = narrow.in_precision(Precision::Bf16).at("member");
+            for (builder, dtype, expected) in
+                [(&wide, DType::F32, stored.to_f32()), (&narrow, DType::BF16, stored.to_bf16())]
+            {
+                let tensor: Tensor<2> = builder.tensor("weight", [2, 2], Initial::Zeros);
+                assert_eq!(tensor.dtype(), dtype);
+                assert_eq!(host_values(tensor).unwrap(), *expected.f32());
+            }
+        }
+    }
+
+    #[test]
+    fn drawn_and_absent_values_have_the_precision_of_their_builder_too() {
+        let device = Device::flex();
+        for builder in [Builder::initial(1, &device), Builder::skeleton(&device)] {
+            let wide: Tensor<1> = builder.tensor("a", [3], Initial::Normal(1.0));
+            let builder = builder.in_precision(Precision::Bf16);
+            let narrow: Tensor<1> = builder.tensor("a", [3], Initial::Normal(1.0));
+            assert_eq!((wide.dtype(), narrow.dtype()), (DType::F32, DType::BF16));
+            let rounded = HostTensor::from_f32([3], host_values(wide).unwrap()).to_bf16();
+            assert_eq!(host_values(narrow).unwrap(), *rounded.f32());
+        }
+    }
 
     /// Shapes by name; every value is 0.
     struct Shapes(Vec<(&'static str, Vec<usize>)>);

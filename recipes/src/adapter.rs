@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
-use crate::base::BaseSpec;
+use crate::base::{BasePrecision, BaseSpec};
 use crate::choice::Choice;
 use crate::field::{Field, Found, Real, Whole, WordOrList, raw_section, words};
 use crate::pattern;
@@ -142,10 +142,23 @@ pub(crate) fn resolve(
     match raw {
         RawAdapter::Lora(raw) => Some(AdapterSpec::Lora(raw.resolve(base, checks))),
         RawAdapter::Full(raw) => {
+            check_full(base, referenced, checks);
             let targets = raw.targets.required("adapter.full.targets", referenced, checks)?;
             let targets = full_targets(targets, base, checks);
             Some(AdapterSpec::Full(FullSpec { targets }))
         }
+    }
+}
+
+/// Refuses to train weights that are held rounded: most updates are smaller than what a rounded
+/// weight can change by.
+fn check_full(base: &BaseSpec, section: Location, checks: &mut Checks) {
+    if base.model().is_some_and(|model| model.precision == BasePrecision::Bf16) {
+        checks.problem_with_hint(
+            section,
+            "`adapter.full` needs a base in f32, found `precision: bf16`",
+            "remove `precision` from `base`, or write `precision: f32`",
+        );
     }
 }
 
@@ -270,7 +283,7 @@ fn starts_in(components: &[&str], pattern: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{problems_with, with};
+    use crate::check::{SMALL, one_problem, problems_with, recipe, with};
 
     fn lora(sets: &[&str]) -> LoraSpec {
         match with(sets).adapter {
@@ -399,6 +412,22 @@ mod tests {
         );
         let problems = problems_with(&["adapter.lora.targets=atnn"]);
         assert!(problems[0].starts_with("atnn: `adapter.lora.targets` must be one of"));
+    }
+
+    #[test]
+    fn full_training_refuses_a_base_in_bf16() {
+        let text = |precision: &str| {
+            let base = format!("base: {{ sd1: {{ weights: w, precision: {precision} }} }}");
+            let small = SMALL.replace("base: postcards", &base);
+            small.replace("adapter: lora", "adapter: { full: { targets: ['unet.**'] } }")
+        };
+        let message = "`adapter.full` needs a base in f32, found `precision: bf16`";
+        one_problem(&text("bf16"), (6, 10), "{", message);
+        for precision in ["auto", "f32"] {
+            let adapter = recipe(&text(precision)).adapter;
+            assert!(matches!(adapter, AdapterSpec::Full(_)), "{precision}");
+        }
+        with(&["base={sd1: {weights: w, precision: bf16}}"]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::units::{Places, file_name, folder};
 use crate::weights::WeightsSource;
 
 /// The frozen model that is adapted.
+///
+/// The UNet of [`BaseSpec::Postcards`] and of [`BaseSpec::Folder`] is always computed in f32.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseSpec {
@@ -51,6 +53,8 @@ pub struct ModelSpec {
     /// Layer of the text encoder that is read, counted from its end: 1 (the last) to 12; always 1
     /// for [`BaseSpec::Sdxl`].
     pub clip_skip: u32,
+    /// Number format in which the UNet is computed; VAE and text encoders are computed in f32.
+    pub precision: BasePrecision,
 }
 
 impl Serialize for ModelSpec {
@@ -73,6 +77,10 @@ impl Serialize for ModelSpec {
         // The key has no meaning for every family, so its default is not written.
         if self.clip_skip != LAST_LAYER {
             map.serialize_entry("clip_skip", &self.clip_skip)?;
+        }
+        // Runs from before there was a choice keep their names.
+        if self.precision != BasePrecision::Auto {
+            map.serialize_entry("precision", &self.precision)?;
         }
         map.end()
     }
@@ -99,6 +107,18 @@ words! {
         V,
         /// The clean picture x₀.
         Sample,
+    }
+}
+
+words! {
+    /// Number format in which the UNet is computed.
+    BasePrecision {
+        /// bf16 on an NVIDIA card; f32 on the processor, and where the weights themselves are trained.
+        Auto,
+        /// Single precision.
+        F32,
+        /// bfloat16, beside an adapter that is trained in single precision.
+        Bf16,
     }
 }
 
@@ -225,6 +245,10 @@ raw_section! {
         /// for `sdxl`.
         #[schemars(range(min = 1, max = 12))]
         clip_skip: Whole,
+        /// Number format in which the UNet is computed: auto (default, bf16 on an NVIDIA card and f32
+        /// on the processor), f32 or bf16. VAE and text encoders are always computed in f32, and so
+        /// are the bases `postcards` and `folder`.
+        precision: Choice<BasePrecision>,
     }
 }
 
@@ -296,6 +320,7 @@ impl RawModel {
         };
         let clip_skip_key = of("clip_skip");
         let clip_skip = self.clip_skip.count_or(LAST_LAYER, &clip_skip_key, &(1..=12), checks);
+        let precision = self.precision.choice_or(BasePrecision::Auto, &of("precision"), checks);
         let model = ModelSpec {
             weights: weights?,
             vae,
@@ -304,6 +329,7 @@ impl RawModel {
             prediction,
             zero_terminal_snr,
             clip_skip,
+            precision,
         };
         given.check(&model, key, checks);
         Some(model)
@@ -473,6 +499,7 @@ mod tests {
             prediction: BasePrediction::Auto,
             zero_terminal_snr: ZeroTerminalSnr::Auto,
             clip_skip: 1,
+            precision: BasePrecision::Auto,
         };
         assert_eq!(base("sd1: {weights: w}"), BaseSpec::Sd1(expected.clone()));
         assert_eq!(base("sd2: {weights: w}"), BaseSpec::Sd2(expected.clone()));
@@ -484,7 +511,7 @@ mod tests {
     fn every_key_is_read() {
         let found = model(
             "sd2: {weights: x.safetensors, vae: v, weights_set: average, prediction: v, \
-             zero_terminal_snr: true, clip_skip: 2}",
+             zero_terminal_snr: true, clip_skip: 2, precision: bf16}",
         );
         let expected = ModelSpec {
             weights: WeightsSource::Path("x.safetensors".into()),
@@ -494,6 +521,7 @@ mod tests {
             prediction: BasePrediction::V,
             zero_terminal_snr: ZeroTerminalSnr::On,
             clip_skip: 2,
+            precision: BasePrecision::Bf16,
         };
         assert_eq!(found, expected);
         let found = model("sd1: {weights: w, variant: fp16, zero_terminal_snr: false}");
@@ -501,6 +529,10 @@ mod tests {
         assert_eq!(found.zero_terminal_snr, ZeroTerminalSnr::Off);
         let found = model("sd1: {weights: w, prediction: sample}");
         assert_eq!(found.prediction, BasePrediction::Sample);
+        for (word, precision) in [("auto", BasePrecision::Auto), ("f32", BasePrecision::F32)] {
+            let found = model(&format!("sdxl: {{weights: w, precision: {word}}}")).precision;
+            assert_eq!(found, precision, "{word}");
+        }
     }
 
     #[test]
@@ -557,6 +589,10 @@ mod tests {
                 "auto: `base.sd1.zero_terminal_snr` must be `true` or `false`, found the text `auto`",
             ]
         );
+        assert_eq!(
+            problems("sd1: {weights: w, precision: fp16}"),
+            ["fp16: `base.sd1.precision` must be one of `auto`, `f32`, `bf16`, found `fp16`"]
+        );
         let problems = problems("sd1: {weights: w, variant: ../fp16}");
         assert!(problems[0].starts_with("../fp16: `base.sd1.variant` must be 1 to 64 letters"));
     }
@@ -595,6 +631,9 @@ mod tests {
             "sd1: {weights: w}",
             "sd1: {weights: 'hf:org/name@1e3', vae: '12', variant: 'no', clip_skip: 3}",
             "sd2: {weights: a b.safetensors, weights_set: average, zero_terminal_snr: true}",
+            "sd1: {weights: w, precision: f32}",
+            "sd2: {weights: w, precision: bf16}",
+            "sdxl: {weights: w, precision: auto}",
             "sdxl: {weights: hf:org/name/x.safetensors, prediction: v, zero_terminal_snr: false}",
         ] {
             let once = with(&[&format!("base={{{section}}}")]);

@@ -152,10 +152,18 @@ mod tests {
         let captioned =
             |folder: &str| of(&[&format!("dataset={{captioned: {{images: {folder}}}}}")]);
         assert_eq!(captioned("here"), captioned("there"));
-        let base = |section: &str| of(&[&format!("base={{{section}}}")]);
+    }
+
+    #[test]
+    fn the_fingerprint_sees_how_a_base_is_read_but_not_where_it_lies() {
+        let base = |section: &str| fingerprint(&with(&[&format!("base={{{section}}}")]), "b", "d");
         assert_eq!(base("sd1: {weights: here}"), base("sd1: {weights: hf:org/name@v1}"));
         assert_ne!(base("sd1: {weights: here}"), base("sd2: {weights: here}"));
         assert_ne!(base("sd1: {weights: x}"), base("sd1: {weights: x, clip_skip: 2}"));
+        assert_eq!(base("sd1: {weights: x}"), base("sd1: {weights: x, precision: auto}"));
+        let [single, half] =
+            ["f32", "bf16"].map(|word| base(&format!("sd1: {{weights: x, precision: {word}}}")));
+        assert!(single != half && single != base("sd1: {weights: x}"));
         let with_vae = |vae: &str| base(&format!("sd1: {{weights: x, vae: {vae}}}"));
         assert_eq!(with_vae("here"), with_vae("there"));
         assert_ne!(with_vae("here"), base("sd1: {weights: x}"));
@@ -174,6 +182,9 @@ mod tests {
         };
         assert_eq!(keys("/fit/previews"), "every guidance_scale prompts sampler seeds");
         assert_eq!(keys("/fit/previews/sampler/ddim"), "eta steps");
+        let model = canonical_json(&with(&["base={sd1: {weights: w}}"]));
+        let of_model: Vec<&String> = model["base"]["sd1"].as_object().unwrap().keys().collect();
+        assert_eq!(of_model.len(), 3, "{of_model:?}");
         assert_eq!(
             keys("/census"),
             "budget concept doses guidance_scale panel placebo sampler seed seeds thesaurus"

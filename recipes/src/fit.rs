@@ -17,6 +17,11 @@ pub struct FitSpec {
     pub steps: u64,
     /// Pictures of one update.
     pub batch: BatchSpec,
+    /// Whether activations are computed again for the backward pass instead of being kept: less
+    /// memory for one more forward pass. Not written where it is off, so that older recipes keep
+    /// their fingerprints.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub activation_recompute: bool,
     /// The update rule.
     pub optimizer: OptimizerSpec,
     /// Largest L2 norm of all gradients together, above 0.
@@ -105,6 +110,9 @@ raw_section! {
         steps: Whole,
         /// Pictures of one update.
         batch: RawBatch,
+        /// Whether the activations of the UNet are computed again for the backward pass instead of
+        /// being kept (default false): much less memory, at the price of one more forward pass.
+        activation_recompute: Flag,
         /// The update rule.
         #[schemars(!default, required)]
         optimizer: Choice<RawOptimizer>,
@@ -222,6 +230,7 @@ impl RawFit {
         };
         let given = [
             ("fit.batch.accumulate", accumulate),
+            ("fit.activation_recompute", self.activation_recompute.location()),
             ("fit.keep", self.keep.location()),
             ("fit.previews", self.previews.location()),
         ];
@@ -241,6 +250,10 @@ impl RawFit {
             images: batch.images.count_or(1, "fit.batch.images", &(1..=65_536), checks),
             accumulate: batch.accumulate.count_or(1, "fit.batch.accumulate", &(1..=65_536), checks),
         };
+        let activation_recompute = self
+            .activation_recompute
+            .plain("fit.activation_recompute", checks)
+            .is_some_and(|flag| flag.value);
         let optimizer = optimizer(self.optimizer, section, checks);
         let clip_norm = self.clip_norm.number_or(1.0, "fit.clip_norm", &above(0.0, 1.0e6), checks);
         let schedule = schedule(self.schedule, steps, checks);
@@ -259,6 +272,7 @@ impl RawFit {
         Some(FitSpec {
             steps: steps?,
             batch,
+            activation_recompute,
             optimizer: optimizer?,
             clip_norm,
             schedule,
@@ -368,7 +382,8 @@ fn open(low: f64, high: f64) -> (std::ops::Bound<f64>, std::ops::Bound<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{SMALL, one_problem, problems_with, with};
+    use crate::check::{SMALL, one_problem, problems_with, recipe, with};
+    use crate::fingerprint::resolved_yaml;
 
     #[test]
     fn defaults_are_those_of_torch_and_of_the_documents() {
@@ -386,6 +401,21 @@ mod tests {
         assert_eq!(fit.batch, BatchSpec { images: 1, accumulate: 1 });
         assert!((fit.clip_norm - 1.0).abs() < 1e-12);
         assert_eq!(fit.ema, None);
+        assert!(!fit.activation_recompute);
+    }
+
+    #[test]
+    fn recomputing_activations_is_written_where_it_is_on() {
+        let json = |set: &str| serde_json::to_value(with(&[set]).fit).unwrap();
+        let key = "activation_recompute";
+        assert_eq!(json("fit.activation_recompute=true")[key], true);
+        assert!(json("fit.activation_recompute=false").get(key).is_none());
+        let once = with(&["fit.activation_recompute=true"]);
+        assert_eq!(recipe(&resolved_yaml(&once)), once);
+        assert_eq!(
+            problems_with(&["fit.activation_recompute=often"]),
+            ["often: `fit.activation_recompute` must be `true` or `false`, found the text `often`"]
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod units;
 mod weights;
 
 pub use adapter::{AdapterSpec, FullSpec, LoraInit, LoraSpec, preset};
-pub use base::{BasePrediction, BaseSpec, ModelSpec, WeightsSet, ZeroTerminalSnr};
+pub use base::{BasePrecision, BasePrediction, BaseSpec, ModelSpec, WeightsSet, ZeroTerminalSnr};
 pub use census::{Budget, CensusSpec, ConceptSpec, PanelSource, ThesaurusSource};
 pub use dataset::{
     AlphaPolicy, CaptionSource, CaptionedSpec, ClassSource, ClassSpec, DatasetSpec, DreamBoothSpec,

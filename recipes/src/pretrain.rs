@@ -28,7 +28,8 @@ pub struct PretrainRecipe {
     /// What it is trained on.
     #[serde(serialize_with = "dataset_as_yaml")]
     pub dataset: PostcardsSpec,
-    /// How long and how fast; without `batch.accumulate`, `keep` and `previews`, which nothing reads.
+    /// How long and how fast; without `batch.accumulate`, `activation_recompute`, `keep` and
+    /// `previews`, which nothing reads.
     #[serde(serialize_with = "fit_as_yaml")]
     pub fit: FitSpec,
 }
@@ -316,6 +317,7 @@ fit: { steps: 10, optimizer: { adamw: { learning_rate: 0.001 } } }
     fn settings_that_nothing_reads_have_no_meaning() {
         for (setting, key) in [
             ("batch: { accumulate: 4 }", "fit.batch.accumulate"),
+            ("activation_recompute: true", "fit.activation_recompute"),
             ("keep: 3", "fit.keep"),
             ("previews: { every: 5 }", "fit.previews"),
         ] {

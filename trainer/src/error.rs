@@ -34,6 +34,12 @@ pub enum TrainError {
         /// The pattern.
         pattern: String,
     },
+    /// The weights themselves are to be trained in a base that holds them rounded.
+    #[error("full training needs a base in `f32`, found one in `{found}`")]
+    Rounded {
+        /// The precision of its denoiser.
+        found: &'static str,
+    },
     /// The recipe asks for timesteps that the base's schedule does not have.
     #[error(
         "`objective.timesteps` ends at {found}, expected at most {limit}, the length of the base's schedule"
@@ -112,7 +118,9 @@ impl TrainError {
         match self {
             Self::Model(error) => kind_of_model(error),
             Self::Checkpoint(error) => kind_of_checkpoint(error),
-            Self::NoSuchParameter { .. } | Self::Timesteps { .. } => TrainErrorKind::Recipe,
+            Self::NoSuchParameter { .. } | Self::Rounded { .. } | Self::Timesteps { .. } => {
+                TrainErrorKind::Recipe
+            }
             Self::Dataset(_)
             | Self::Schedule(_)
             | Self::Latents { .. }
@@ -144,6 +152,7 @@ impl TrainError {
             }
             Self::ClassImage { .. } => Some("remove the file; it will be drawn again".to_owned()),
             Self::Dataset(error) => error.hint(),
+            Self::Rounded { .. } => Some("load the base in f32".to_owned()),
             Self::Timesteps { .. }
             | Self::Latents { .. }
             | Self::NoPictures

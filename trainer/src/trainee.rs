@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use checkpoints::key_map::KeyMap;
 use checkpoints::{HostTensor, TensorMap};
 use models::adapter::{self, Adapter, DropoutDraw, Factors, Layer};
-use models::base::{Base, host_values, tensor_from_host};
+use models::base::{Base, Precision, host_values, tensor_from_host};
 use models::{Network, Slot, Visitor};
 use recipes::{AdapterSpec, pattern_matches};
 
@@ -39,7 +39,8 @@ impl Trainee {
     ///
     /// # Errors
     ///
-    /// A pattern without layer or parameter; a rank above what a layer's weight can have.
+    /// A pattern without layer or parameter; a rank above what a layer's weight can have;
+    /// [`TrainError::Rounded`] for weights themselves of a base that is not in f32.
     pub fn new(spec: &AdapterSpec, base: &Base, seed: u64) -> Result<Self, TrainError> {
         match spec {
             AdapterSpec::Lora(spec) => {
@@ -47,6 +48,10 @@ impl Trainee {
                 Self::with_adapter(base, template, spec.dropout)
             }
             AdapterSpec::Full(spec) => {
+                // Updates would be lost in the rounding, and what is written is read again in f32.
+                if base.precision != Precision::F32 {
+                    return Err(TrainError::Rounded { found: base.precision.name() });
+                }
                 let patterns = spec.targets.clone();
                 let mut trainee = Self { base: base.clone(), kind: Kind::Full { patterns } };
                 trainee.check_patterns(&spec.targets)?;
@@ -280,6 +285,17 @@ mod tests {
             assert!(has(&all, &part), "{part}");
             assert_eq!(has(&read, &part), is_read, "{part}");
         }
+    }
+
+    #[test]
+    fn weights_that_are_held_rounded_are_not_trained_themselves() {
+        let mut base = World::new().base;
+        let targets = vec!["unet.mid_block.**".to_owned()];
+        let full = AdapterSpec::Full(recipes::FullSpec { targets });
+        Trainee::new(&full, &base, 1).unwrap();
+        base.precision = Precision::Bf16;
+        let error = Trainee::new(&full, &base, 1).unwrap_err();
+        assert!(matches!(error, TrainError::Rounded { found: "bf16" }), "{error}");
     }
 
     #[test]

@@ -60,6 +60,10 @@ pub(crate) struct BaseArguments {
     /// one; as the files say if absent.
     #[arg(long, value_enum, value_name = "WHETHER", requires = "base")]
     pub(crate) zero_terminal_snr: Option<Switch>,
+    /// Number format in which the UNet is computed: auto is bf16 on an NVIDIA card and f32 on the
+    /// processor. auto if absent; the embedded base is always computed in f32.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "base")]
+    pub(crate) precision: Option<PrecisionName>,
     /// Layer of the text encoder that is read, from the end: 1 is the last, 2 the one before.
     /// Not for SDXL.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=12))]
@@ -222,6 +226,17 @@ pub(crate) enum PredictionName {
     V,
     /// The picture.
     Sample,
+}
+
+/// Number formats in which a UNet can be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionName {
+    /// bf16 on an NVIDIA card, f32 on the processor.
+    Auto,
+    /// Single precision.
+    F32,
+    /// bfloat16; slower than f32 on a processor.
+    Bf16,
 }
 
 /// Yes or no.
@@ -402,6 +417,29 @@ mod tests {
         assert_eq!(parse("a:b"), Ok((PathBuf::from("a:b"), 1.0)));
         assert_eq!(parse("a:-1"), Ok((PathBuf::from("a"), -1.0)));
         assert!(parse(":1").is_err() && parse("a:inf").is_err());
+    }
+
+    #[test]
+    fn a_precision_belongs_to_a_base_that_is_named() {
+        use clap::Parser;
+
+        let asked = |more: &[&str]| {
+            let words = [&["populate", "generate", "--out", "x.png"][..], more].concat();
+            let parsed = crate::args::Arguments::try_parse_from(words).ok()?;
+            let crate::args::Verb::Generate(arguments) = parsed.verb else { panic!("{more:?}") };
+            Some(arguments.base.precision)
+        };
+        assert_eq!(asked(&[]), Some(None));
+        for (word, precision) in [
+            ("auto", PrecisionName::Auto),
+            ("f32", PrecisionName::F32),
+            ("bf16", PrecisionName::Bf16),
+        ] {
+            let found = asked(&["--base", "dir", "--precision", word]);
+            assert_eq!(found, Some(Some(precision)), "{word}");
+        }
+        assert_eq!(asked(&["--precision", "bf16"]), None, "the embedded base has no choice");
+        assert_eq!(asked(&["--base", "dir", "--precision", "f16"]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use checkpoints::run_dir::{Checkpoint, Heartbeat, RunDir, RunFolder};
 use checkpoints::{CheckpointError, ModelFiles, ModelOptions, TensorFile, Watch};
 use eval::{CensusEvent, CensusJob, Change, Counted, EvalError, World};
 use models::adapter::Adapter;
+use models::base::load_with;
 use models::{Base, Evaluator};
 use recipes::{BaseSpec, CensusSpec, Recipe};
 use serde_json::json;
@@ -119,7 +120,11 @@ fn count(
 ) -> Result<Counted, JobError> {
     let Counting { recipe, opened, run, device, .. } = *counting;
     let checkpoint = finished(recipe, run)?;
-    let base = stage::load_base(recipe, opened, &device.device)?;
+    let base = stage::load_base(recipe, opened, device)?;
+    // Who trained just now has heard it.
+    if counting.alive.is_none() {
+        stage::warn_of_precision(&base, job.terminal);
+    }
     let folder = stage::evaluator_folder(recipe, &opened.base_files);
     let evaluator = Evaluator::load(&folder, &device.device)?;
     let trained = trained(&checkpoint, run, &base)?;
@@ -206,7 +211,9 @@ fn trained(checkpoint: &Checkpoint, run: &RunFolder, base: &Base) -> Result<Trai
         return Ok(Trained::Adapter { adapter, sha256 });
     }
     let files = ModelFiles::open(&run.path().join(TRAINED_BASE), &ModelOptions::default())?;
-    let (mut loaded, sha256) = (models::load(&files, &base.device)?, files.sha256()?);
+    // Both of a pair are computed alike.
+    let mut loaded = load_with(&files, &base.device, base.precision)?;
+    let sha256 = files.sha256()?;
     loaded.clip_skip = base.clip_skip;
     Ok(Trained::Base { base: Box::new(loaded), sha256 })
 }

@@ -26,6 +26,8 @@ use crate::stage::{self, Opened, shell_word};
 const MAX_STALLED: usize = 3;
 /// Entry of an attempt's record that names what it was to reach.
 const GOAL: &str = "goal";
+/// Entry of an attempt's numerics: the number format in which the UNet computed.
+const PRECISION: &str = "precision";
 /// Entries of a finished run's record: its results, and the hashes of their tensors.
 const FILES: &str = "files";
 const TENSORS_SHA256: &str = "tensors_sha256";
@@ -134,7 +136,9 @@ pub(crate) fn settle(
         fingerprint: &opened.fingerprint,
         resolved_recipe: &recipes::resolved_yaml(recipe),
     };
-    let attempt = attempt(&device, settlement.goal.name());
+    let mut attempt = attempt(&device, settlement.goal.name());
+    let precision = stage::precision(recipe, &device)?;
+    attempt.numerics.insert(PRECISION.to_owned(), precision.name().to_owned());
     let run = RunDir::open(&settlement.runs, &identity, attempt.clone())?;
     let done = run.folder().done()?.filter(|done| settlement.goal.is_reached(done));
     if let Some(done) = done.filter(|done| results_are_there(done, run.path())) {
@@ -310,10 +314,12 @@ impl UnderWay<'_> {
 
     /// Trains; gives the results, or nothing if a stop was requested.
     fn fit(&self, spending: &mut Spending) -> Result<Option<Vec<PathBuf>>, JobError> {
-        let base = stage::load_base(self.recipe, self.opened, &self.device.device)?;
+        // On a card what encodes waits in the host's memory until it is needed.
+        let base = stage::load_base(self.recipe, self.opened, &self.device)?.parked();
         stage::check_prediction(self.recipe, &base)?;
         stage::warn_of_side(self.recipe, &base, self.job.terminal);
         stage::warn_of_weighting(self.recipe, &base, self.job.terminal);
+        stage::warn_of_precision(&base, self.job.terminal);
         let mut recorder = Recorder::new(Instruments {
             run: self.run,
             attempt_id: self.attempt.id.clone(),

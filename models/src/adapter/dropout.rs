@@ -3,6 +3,8 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use recipes::draws;
 
+use super::in_type_of;
+
 /// Which samples of which step are being processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutDraw {
@@ -38,7 +40,8 @@ impl Dropout {
         let mask: Vec<f32> =
             (0..shape[0]).flat_map(|row| dropout.mask(row as u64, per_sample)).collect();
         let device = hidden.device().without_autodiff();
-        hidden * Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, DType::F32))
+        let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, DType::F32));
+        hidden.clone() * in_type_of(mask, &hidden)
     }
 
     fn mask(&self, row: u64, n_values: usize) -> Vec<f32> {

@@ -103,13 +103,26 @@ pub struct LowRank<const D: usize> {
 }
 
 impl<const D: usize> LowRank<D> {
+    /// The down factor, in the type of `x`.
+    pub(crate) fn down_for<const E: usize>(&self, x: &Tensor<E>) -> Tensor<D> {
+        in_type_of(self.down.clone(), x)
+    }
+
     /// Whether the branch can be left out because the dose is 0.
     pub(crate) fn is_off(&self) -> bool {
         self.dose == 0.0
     }
 
-    /// `dose·(α/r)·B`: the small factor carries the scale, never the activation.
-    pub(crate) fn scaled_up(&self) -> Tensor<D> {
-        self.up.clone().mul_scalar(self.scale * self.dose)
+    /// `dose·(α/r)·B` in the type of `x`: the small factor carries the scale, never the activation.
+    pub(crate) fn scaled_up_for<const E: usize>(&self, x: &Tensor<E>) -> Tensor<D> {
+        in_type_of(self.up.clone().mul_scalar(self.scale * self.dose), x)
     }
+}
+
+/// `factor`, in single precision, in the type in which a network computes.
+pub(crate) fn in_type_of<const D: usize, const E: usize>(
+    factor: Tensor<D>,
+    x: &Tensor<E>,
+) -> Tensor<D> {
+    if factor.dtype() == x.dtype() { factor } else { factor.cast(x.dtype()) }
 }

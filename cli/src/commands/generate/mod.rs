@@ -21,6 +21,7 @@ use crate::drawing::{Drawing, Method, Start, draw};
 use crate::environment;
 use crate::error::JobError;
 use crate::progress::Tick;
+use crate::stage;
 use desk::{Desk, Plan, Texts};
 use model::Model;
 use order::Order;
@@ -32,7 +33,8 @@ use trajectory::Recorder;
 pub(crate) fn execute(arguments: &GenerateArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
     let order = Order::of(arguments)?;
     let device = job.device()?;
-    let model = Model::open(arguments, &device.device)?;
+    let model = Model::open(arguments, &device)?;
+    stage::warn_of_precision(&model.base, job.terminal);
     model.check_prompts(&order, &arguments.pictures.negative)?;
     let method = model.method(arguments, &order)?;
     let sampler = model.sampler(&method)?;

@@ -4,14 +4,16 @@ use checkpoints::{Family, ModelFiles, ModelOptions, Predicts, WhichWeights};
 use diffusion::{DiffusionError, Sampler, SamplerKind, TimestepSpacing};
 use eval::sample::scheduler_config;
 use image::RgbImage;
-use models::{Base, Device, ModelError, SizeConditions};
-use recipes::{BaseSpec, Spacing};
+use models::base::{Precision, load_with};
+use models::{Base, ModelError, SizeConditions};
+use recipes::{BasePrecision, BaseSpec, Spacing};
 
 use super::order::{Order, leading_refused};
 use crate::args::{
-    BaseArguments, GenerateArguments, PredictionName, SamplerName, SamplingArguments, Size,
-    SizeArguments, SpacingName, Switch, VaeTiling, WeightsSetName,
+    BaseArguments, GenerateArguments, PrecisionName, PredictionName, SamplerName,
+    SamplingArguments, Size, SizeArguments, SpacingName, Switch, VaeTiling, WeightsSetName,
 };
+use crate::device::ChosenDevice;
 use crate::drawing::{Method, Tiles};
 use crate::error::JobError;
 use crate::stage;
@@ -49,13 +51,18 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Files that are missing or are no base; adapters of another family.
-    pub(super) fn open(arguments: &GenerateArguments, device: &Device) -> Result<Self, JobError> {
+    /// Files that are missing or are no base; adapters of another family; a precision that the
+    /// device lacks.
+    pub(super) fn open(
+        arguments: &GenerateArguments,
+        device: &ChosenDevice,
+    ) -> Result<Self, JobError> {
         let files = match &arguments.base.base {
             None => stage::base_files(&BaseSpec::Postcards)?,
             Some(source) => stage::open_weights(source, options(&arguments.base))?,
         };
-        let mut base = models::load(&files, device)?;
+        let precision = precision(arguments.base.precision, &files, device)?;
+        let mut base = load_with(&files, &device.device, precision)?;
         base.clip_skip = clip_skip(arguments.base.clip_skip, &base)?;
         let mut adapters = Vec::new();
         for adapter in &arguments.pictures.adapters {
@@ -170,6 +177,24 @@ fn options(arguments: &BaseArguments) -> ModelOptions {
         zero_terminal_snr: arguments.zero_terminal_snr.map(|switch| switch == Switch::On),
         name: None,
     }
+}
+
+/// In which number format the UNet is computed.
+fn precision(
+    asked: Option<PrecisionName>,
+    files: &ModelFiles,
+    device: &ChosenDevice,
+) -> Result<Precision, JobError> {
+    let asked = match asked {
+        // As recipes have it, where the miniature has no choice.
+        None | Some(PrecisionName::Auto) if files.family() == Family::Postcards => {
+            BasePrecision::F32
+        }
+        None | Some(PrecisionName::Auto) => BasePrecision::Auto,
+        Some(PrecisionName::F32) => BasePrecision::F32,
+        Some(PrecisionName::Bf16) => BasePrecision::Bf16,
+    };
+    stage::precision_on(device, asked)
 }
 
 /// The layer of the text encoder that is read, if there is such a one.

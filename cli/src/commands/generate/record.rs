@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use checkpoints::hash;
 use models::SizeConditions;
+use models::base::Precision;
 use serde_json::{Value, json};
 
 use super::model::{Attached, Model};
@@ -102,6 +103,11 @@ impl<'a> Record<'a> {
             "height_px": height_px,
             "adapters": adapters,
         });
+        // What is usual is not said, so that pictures keep their bytes.
+        let precision = self.model.base.precision;
+        if precision != Precision::F32 {
+            about["precision"] = json!(precision.name());
+        }
         if let Some(picture) = &self.order.picture {
             about["init_image_sha256"] = json!(picture.sha256);
             about["strength"] = json!(picture.strength);
