@@ -14,7 +14,6 @@ use crate::event::{Event, Phase};
 use crate::objective::Objective;
 use crate::output;
 use crate::step::Plan;
-use crate::trainee::Trainee;
 use crate::training::{self, Training};
 
 /// What is settled, in what, from what, and where it is written.
@@ -22,7 +21,8 @@ use crate::training::{self, Training};
 pub struct Job<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
-    /// The frozen base.
+    /// The frozen base. It may be [parked](Base::parked): it then is whole on its device only while
+    /// something is encoded, decoded or checked, or where more than an adapter of the UNet is trained.
     pub base: &'a Base,
     /// The files from which the base was loaded.
     pub base_files: &'a ModelFiles,
@@ -57,15 +57,15 @@ pub enum Fitted {
 /// writes the result.
 ///
 /// On a CPU an interrupted and resumed run gives the same bytes as an uninterrupted one. A stop
-/// request is seen at every picture and every micro-batch; the checkpoint then belongs to the last
-/// finished step.
+/// request is seen at every batch of captions, every picture and every micro-batch; the checkpoint
+/// then belongs to the last finished step.
 ///
 /// # Errors
 ///
 /// See [`TrainError`]; checkpoints that were committed stay.
 pub fn fit(job: &Job<'_>, watch: &mut Watch<'_, Event>) -> Result<Fitted, TrainError> {
     let map = adapter::key_map(&adapter::base_layers(job.base), job.base.unet.config())?;
-    let mut trainee = Trainee::new(&job.recipe.adapter, job.base, job.recipe.seed)?;
+    let mut trainee = training::trainee(job)?;
     let (state, saved) = training::begin(job, &map, &mut trainee)?;
     if let Some((step, checkpoint)) = &saved {
         watch.tell(&Event::Resumed { step: *step, checkpoint: checkpoint.clone() });
@@ -93,7 +93,10 @@ pub fn fit(job: &Job<'_>, watch: &mut Watch<'_, Event>) -> Result<Fitted, TrainE
         }
     }
     watch.tell(&Event::Phase(Phase::Output));
-    let files = output::write(job, &map, &training.state, &mut training.trainee)?;
+    // The results are checked by what the whole base makes of them.
+    let base = job.base.unparked();
+    let whole = Job { base: &base, ..*job };
+    let files = output::write(&whole, &map, &training.state, &mut training.trainee)?;
     watch.tell(&Event::Written { files: files.clone() });
     let checkpoint = training.saved.map(|(_, path)| path).unwrap_or_default();
     Ok(Fitted::Finished { checkpoint, files })

@@ -1,7 +1,8 @@
 //! All trainable values as one vector.
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Tensor};
 use models::Slot;
+use models::unet::GradientParts;
 
 /// A closure that shows every trainable parameter, always in the same order.
 pub type Visit<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, &mut dyn Slot));
@@ -66,15 +67,13 @@ impl Flat {
     pub fn gradients(
         &self,
         visit: Visit<'_>,
-        gradients: &mut Gradients,
+        mut gradients: GradientParts,
         device: &Device,
     ) -> Tensor<1> {
         let mut parts = Vec::with_capacity(self.segments.len());
         visit(&mut |_, slot| {
             let len: usize = slot.shape().iter().product();
-            parts.push(
-                slot.take_gradient(gradients).unwrap_or_else(|| Tensor::zeros([len], device)),
-            );
+            parts.push(gradients.take(slot).unwrap_or_else(|| Tensor::zeros([len], device)));
         });
         Tensor::cat(parts, 0)
     }

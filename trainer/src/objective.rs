@@ -4,8 +4,9 @@ use burn::tensor::{Device, Tensor};
 use diffusion::{DiffusionError, NoiseSchedule, Prediction, SchedulerConfig, Weighting};
 use models::Conditioning;
 use models::base::{tensor_from_host, timesteps};
-use models::unet::UNet2DConditionModel;
-use recipes::{LossSpec, ObjectiveSpec, PredictionSpec, WeightingSpec, draws};
+use models::ops::on_threads;
+use models::unet::{GradientParts, Recomputation, UNet2DConditionModel};
+use recipes::{FitSpec, LossSpec, ObjectiveSpec, PredictionSpec, WeightingSpec, draws};
 
 use crate::error::TrainError;
 
@@ -31,6 +32,47 @@ pub struct MicroBatch {
     pub timesteps: Vec<usize>,
     /// Text states and, of SDXL, pooled text and sizes: one row per sample.
     pub given: Conditioning,
+}
+
+/// What becomes of the activations of a forward pass until it is run backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// They are kept.
+    Kept,
+    /// Each unit of the denoiser is run again for its own: less memory, one more forward pass.
+    Recomputed,
+}
+
+impl Activations {
+    /// What a recipe says.
+    pub fn of(fit: &FitSpec) -> Self {
+        if fit.activation_recompute { Self::Recomputed } else { Self::Kept }
+    }
+}
+
+/// A forward pass that has not been run backwards yet.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    losses: Tensor<1>,
+    recomputation: Option<Recomputation<'a>>,
+}
+
+impl Pass<'_> {
+    /// Weighted loss of every sample, `[batch]`.
+    pub fn losses(&self) -> Tensor<1> {
+        self.losses.clone().inner()
+    }
+
+    /// The gradients of Σ factor·loss, with one factor per sample. With 1/n for each of n samples
+    /// of a step this adds up over micro-batches of any size to the mean over the step.
+    pub fn backward(self, factors: &[f64]) -> GradientParts {
+        let device = self.losses.device().without_autodiff();
+        let loss = (self.losses * per_sample(factors, &device)).sum();
+        on_threads(&device, || match self.recomputation {
+            Some(recomputation) => recomputation.backward(loss.backward()),
+            None => loss.backward().into(),
+        })
+    }
 }
 
 impl Objective {
@@ -93,16 +135,17 @@ impl Objective {
         noise
     }
 
-    /// Weighted loss of every sample, `[batch]`: w(t)·mean((output − target)²).
+    /// A forward pass up to the weighted loss of every sample: w(t)·mean((output − target)²).
     ///
     /// # Errors
     ///
     /// As [`UNet2DConditionModel::forward`].
-    pub fn losses(
+    pub fn pass<'a>(
         &self,
-        unet: &UNet2DConditionModel,
+        unet: &'a UNet2DConditionModel,
         batch: &MicroBatch,
-    ) -> Result<Tensor<1>, TrainError> {
+        activations: Activations,
+    ) -> Result<Pass<'a>, TrainError> {
         let MicroBatch { clean, noise, timesteps: levels, given } = batch;
         let device = clean.device().without_autodiff();
         let noisy =
@@ -116,10 +159,18 @@ impl Objective {
         );
         let real: Vec<f64> = levels.iter().map(|&level| level as f64).collect();
         let times = timesteps(&real, &device);
-        let output = unet.forward(noisy, times, &given.context, given.added.as_ref())?;
+        let (context, added) = (&given.context, given.added.as_ref());
+        let (output, recomputation) = match activations {
+            Activations::Kept => (unet.forward(noisy, times, context, added)?, None),
+            Activations::Recomputed => {
+                let (output, recomputation) =
+                    unet.forward_recomputed(noisy, times, context, added)?;
+                (output, Some(recomputation))
+            }
+        };
         let LossSpec::Mse = self.loss;
         let losses = diffusion::mean_squared_errors(output, target);
-        Ok(losses * per_sample(&self.weights(levels), &device))
+        Ok(Pass { losses: losses * per_sample(&self.weights(levels), &device), recomputation })
     }
 
     /// The factor of each sample's loss at its noise level.
@@ -143,18 +194,7 @@ pub(crate) fn scheduler_config(
     })
 }
 
-/// Σ factor·loss, the scalar to run backwards from. With 1/n for each of n samples of a step this
-/// adds up over micro-batches of any size to the mean over the step.
-///
-/// # Shapes
-///
-/// - `losses`: `[batch]`, with one factor per sample
-/// - result: `[1]`
-pub(crate) fn weighted_sum(losses: Tensor<1>, factors: &[f64]) -> Tensor<1> {
-    let device = losses.device().without_autodiff();
-    (losses * per_sample(factors, &device)).sum()
-}
-
+/// One value per sample, `[batch]`.
 fn per_sample(values: &[f64], device: &Device) -> Tensor<1> {
     let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
     let shape = [values.len()];
@@ -285,25 +325,25 @@ mod tests {
         objective: &Objective,
         case: &TensorFile,
         unet: &mut UNet2DConditionModel,
-        (flat, step): (&Flat, usize),
+        (flat, step, activations): (&Flat, usize, Activations),
     ) -> (f64, Tensor<1>) {
         let factor = 1.0 / (ACCUMULATE * IMAGES) as f64;
         let (mut loss, mut parts) = (0.0, Vec::new());
         for micro in 0..ACCUMULATE {
             let batch = golden_batch(case, (step * ACCUMULATE + micro) * IMAGES);
-            let losses = objective.losses(unet, &batch).unwrap();
-            let values = host_values(losses.clone().inner()).unwrap();
+            let pass = objective.pass(unet, &batch, activations).unwrap();
+            let values = host_values(pass.losses()).unwrap();
             loss += values.iter().map(|&value| f64::from(value) * factor).sum::<f64>();
-            let mut found = weighted_sum(losses, &[factor; IMAGES]).backward();
+            let found = pass.backward(&[factor; IMAGES]);
             let visit = &mut |show: &mut dyn FnMut(&str, &mut dyn models::Slot)| {
                 adapter::visit_factors(unet, "unet", show);
             };
-            parts.push(flat.gradients(visit, &mut found, &Device::flex()));
+            parts.push(flat.gradients(visit, found, &Device::flex()));
         }
         (loss, parts.into_iter().reduce(|sum, part| sum + part).unwrap())
     }
 
-    fn trains_as_diffusers(prediction: &str) {
+    fn trains_as_diffusers(prediction: &str, activations: Activations) {
         let case = open("train_step/case.safetensors");
         let objective = golden_objective(&case, prediction);
         let optimizer = OptimizerSpec::AdamW {
@@ -323,13 +363,14 @@ mod tests {
                 adapter::visit_factors(&mut unet, "unet", show);
             };
             flat.install_leaves(visit, &theta);
-            let (loss, gradient) = golden_gradient(&objective, &case, &mut unet, (&flat, step));
+            let (loss, gradient) =
+                golden_gradient(&objective, &case, &mut unet, (&flat, step, activations));
             let grad_norm = norm(&gradient).unwrap();
             check("loss", loss, expected("losses")[step], 1e-3);
             check("norm", grad_norm, expected("gradient_norms")[step], 5e-3);
-            let gradient = clip(gradient, grad_norm, numbers(&case, "clip_norm")[0]);
+            let shrink = clip(grad_norm, numbers(&case, "clip_norm")[0]);
             let rate = numbers(&case, "learning_rates")[step];
-            theta = adamw.update(&optimizer, rate, theta.clone(), gradient);
+            theta = adamw.update(&optimizer, rate, theta.clone(), (gradient, shrink));
             if step == 0 {
                 let file = format!("train_step/{prediction}.after_1.safetensors");
                 let worst = worst(&flat, &theta, &file);
@@ -343,12 +384,17 @@ mod tests {
 
     #[test]
     fn four_steps_of_noise_prediction_are_those_of_diffusers_and_peft() {
-        trains_as_diffusers("epsilon");
+        trains_as_diffusers("epsilon", Activations::Kept);
     }
 
     #[test]
     fn four_steps_of_velocity_prediction_are_those_of_diffusers_and_peft() {
-        trains_as_diffusers("v_prediction");
+        trains_as_diffusers("v_prediction", Activations::Kept);
+    }
+
+    #[test]
+    fn four_steps_that_recompute_activations_are_those_of_diffusers_and_peft() {
+        trains_as_diffusers("epsilon", Activations::Recomputed);
     }
 
     fn objective(offset_noise: f64, timesteps: (u32, u32)) -> Result<Objective, TrainError> {

@@ -14,7 +14,7 @@ use crate::divergence::{Divergence, PictureDraw};
 use crate::error::TrainError;
 use crate::event::StepRecord;
 use crate::lr_schedule::learning_rate;
-use crate::objective::{MicroBatch, Objective, weighted_sum};
+use crate::objective::{Activations, MicroBatch, Objective};
 use crate::optimizer::{clip, ema_decay, ema_update, norm};
 use crate::state::State;
 use crate::trainee::Trainee;
@@ -162,17 +162,17 @@ impl Sums {
         let (step, samples) = (state.step(), &part.samples);
         trainee.set_dropout(DropoutDraw { seed: plan.seed, step, first_sample: samples[0].index });
         let batch = plan.micro_batch(trainee, step, samples)?;
-        let losses = plan.objective.losses(&trainee.base().unet, &batch)?;
-        let values = host_values(losses.clone().inner())?;
+        let activations = Activations::of(plan.fit);
+        let pass = plan.objective.pass(&trainee.base().unet, &batch, activations)?;
+        let values = host_values(pass.losses())?;
         if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
             return Ok(Some(value.into()));
         }
         let sum: f64 = values.iter().map(|&value| f64::from(value) * share).sum();
         *(if part.role == Role::Class { &mut self.class } else { &mut self.concept }) += sum;
-        let mut gradients = weighted_sum(losses, &vec![share; samples.len()]).backward();
+        let gradients = pass.backward(&vec![share; samples.len()]);
         let device = trainee.base().device.clone();
-        let gradient =
-            state.flat.gradients(&mut |show| trainee.visit(show), &mut gradients, &device);
+        let gradient = state.flat.gradients(&mut |show| trainee.visit(show), gradients, &device);
         self.gradient = Some(match self.gradient.take() {
             Some(sum) => sum + gradient,
             None => gradient,
@@ -236,7 +236,8 @@ pub fn one_step(
         return Err(plan.divergence((step, state), samples, ("gradient norm", grad_norm)));
     }
     let learning_rate = plan.learning_rate(step);
-    update(state, plan.fit, learning_rate, clip(gradient, grad_norm, plan.fit.clip_norm));
+    let shrink = clip(grad_norm, plan.fit.clip_norm);
+    update(state, plan.fit, learning_rate, (gradient, shrink));
     let weight_norm = norm(&state.theta)?;
     if !weight_norm.is_finite() {
         return Err(plan.divergence((step, state), samples, ("weight norm", weight_norm)));
@@ -255,7 +256,7 @@ pub fn one_step(
     }))
 }
 
-fn update(state: &mut State, fit: &FitSpec, rate: f64, gradient: Tensor<1>) {
+fn update(state: &mut State, fit: &FitSpec, rate: f64, gradient: (Tensor<1>, f64)) {
     state.theta = state.adamw.update(&fit.optimizer, rate, state.theta.clone(), gradient);
     if let (Some(average), Some(ema)) = (state.average.take(), &fit.ema) {
         let decay = ema_decay(ema, state.adamw.step);
@@ -269,6 +270,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Texts;
+    use crate::event::Event;
     use crate::fixtures::{self, World};
 
     /// What a step needs, without class pictures.
@@ -388,6 +390,77 @@ mod tests {
         check_slopes(&World::sdxl(), &["adapter.lora.dropout=0.0", targets], 3);
     }
 
+    /// Holds loss and gradient of a step that recomputes activations against one that keeps them.
+    fn check_recomputation(world: &World, sets: &[&str]) {
+        let run = |way: &str| {
+            let mut ready = ready(world, &[sets, &[way]].concat());
+            let n_values = ready.state.flat.n_values;
+            // Away from B = 0, where only half of the gradient shows.
+            let mut stream = recipes::draws::keyed(5, "recomputation");
+            let start = recipes::draws::normals(&mut stream, n_values);
+            let start = tensor_from_host(start, [n_values], &world.base.device);
+            ready.state.theta = start.mul_scalar(0.2);
+            let found = loss_and_gradient(&mut ready, 0);
+            (found, ready.state.flat.segments)
+        };
+        let ((expected_loss, expected), segments) = run("fit.activation_recompute=false");
+        let ((loss, found), _) = run("fit.activation_recompute=true");
+        assert_eq!(loss.to_bits(), expected_loss.to_bits());
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        // Rounding of gradients that are zero in exact arithmetic is judged by the largest of all.
+        let (floor, mut n_still) = (1e-6 * largest(&expected), 0);
+        for segment in &segments {
+            let part = segment.start..segment.start + segment.len;
+            let (found, expected) = (&found[part.clone()], &expected[part]);
+            let allowed = 1e-5 * largest(expected) + floor;
+            n_still += usize::from(largest(expected) <= floor);
+            for (found, expected) in found.iter().zip(expected) {
+                let near = (found - expected).abs() <= allowed;
+                assert!(near, "{}: {found} instead of {expected}", segment.name);
+            }
+        }
+        // A map of one position has a single key, and nothing to choose by its queries.
+        assert!(10 * n_still < segments.len(), "{n_still} of {}", segments.len());
+    }
+
+    #[test]
+    fn recomputing_activations_changes_neither_loss_nor_gradient() {
+        let world = World::of(checkpoints::Family::Sd1, 64);
+        check_recomputation(&world, &["adapter.lora.targets=attn_ff_proj_conv"]);
+    }
+
+    /// Among them what stands before the units, and both encoders behind the text states.
+    #[test]
+    fn recomputing_activations_changes_nothing_for_layers_outside_the_units() {
+        let targets = "adapter.lora.targets=[unet.conv_in, unet.conv_out, unet.*_embedding.*, \
+                       unet.**.attn2.*, text_encoder*.**.fc1]";
+        check_recomputation(&World::sdxl(), &[targets]);
+        check_recomputation(
+            &World::new(),
+            &["adapter.lora.targets=[unet.mid_block.**, text_encoder.**.q_proj]"],
+        );
+    }
+
+    #[test]
+    fn a_training_that_recomputes_activations_has_the_same_losses() {
+        let world = World::new();
+        let losses = |runs: &str, way: &str| -> Vec<f64> {
+            let (fitted, events) = world.fit(runs, &world.recipe(&[way]), None);
+            fitted.unwrap();
+            let loss = |event: &Event| {
+                if let Event::Stepped(record) = event { Some(record.loss) } else { None }
+            };
+            events.iter().filter_map(loss).collect()
+        };
+        let kept = losses("kept", "fit.activation_recompute=false");
+        let recomputed = losses("recomputed", "fit.activation_recompute=true");
+        assert_eq!((kept.len(), recomputed.len()), (6, 6));
+        assert_eq!(kept[0].to_bits(), recomputed[0].to_bits());
+        for (kept, recomputed) in kept.iter().zip(&recomputed) {
+            assert!((recomputed / kept - 1.0).abs() < 1e-5, "{recomputed} instead of {kept}");
+        }
+    }
+
     #[test]
     fn sdxl_is_told_the_size_and_the_crop_of_every_picture() {
         let world = World::sdxl();
@@ -417,7 +490,10 @@ mod tests {
                 added.time_ids = added.time_ids.clone().mul_scalar(2.0);
             }
             let unet = &trainee.base().unet;
-            let loss = |batch| host_values(plan.objective.losses(unet, batch).unwrap()).unwrap();
+            let loss = |batch| {
+                let pass = plan.objective.pass(unet, batch, Activations::Kept).unwrap();
+                host_values(pass.losses()).unwrap()
+            };
             assert_ne!(loss(&batch), loss(&other));
         });
     }

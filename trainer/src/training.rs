@@ -17,6 +17,19 @@ use crate::state::State;
 use crate::step::{Plan, one_step};
 use crate::trainee::Trainee;
 
+/// What is trained, before its first step. Of a parked base the parts that were put aside are brought
+/// back if steps need more of it than the UNet, or if the result is a base.
+pub(crate) fn trainee(job: &Job<'_>) -> Result<Trainee, TrainError> {
+    let (spec, seed) = (&job.recipe.adapter, job.recipe.seed);
+    let mut trainee = Trainee::new(spec, job.base, seed)?;
+    if job.base.vae.device() == job.base.device {
+        return Ok(trainee);
+    }
+    let mut unet_alone = trainee.is_adapter();
+    trainee.visit(&mut |path, _| unet_alone &= path.starts_with("unet."));
+    if unet_alone { Ok(trainee) } else { Trainee::new(spec, &job.base.unparked(), seed) }
+}
+
 /// The state to begin with, and the checkpoint it came from.
 pub(crate) fn begin(
     job: &Job<'_>,
@@ -62,7 +75,7 @@ pub(crate) fn with_class(
         guidance_scale: job.recipe.fit.previews.guidance_scale,
         guidance_rescale: job.recipe.fit.previews.guidance_rescale,
     };
-    wanted.added_to(job.dataset, job.base, watch)
+    wanted.added_to(job.dataset, &job.base.unparked(), watch)
 }
 
 /// A run under way.
@@ -83,7 +96,13 @@ impl Training<'_> {
         watch: &mut Watch<'_, Event>,
     ) -> Result<Option<Cache>, TrainError> {
         watch.tell(&Event::Phase(Phase::Cache));
-        Cache::fill(self.job.base, dataset, Texts::of(&self.state), watch)
+        let base = self.job.base.unparked();
+        let cache = Cache::fill(&base, dataset, Texts::of(&self.state), watch);
+        drop(base);
+        // What the encoders computed in, and they themselves if they were parked, makes room for
+        // the steps.
+        self.job.base.device.memory_cleanup();
+        cache
     }
 
     /// Does the remaining steps; whether all were done.

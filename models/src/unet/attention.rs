@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::unit::Hidden;
 use crate::layer::{Bias, Conv2d, GroupNorm, LayerNorm, Linear, Window};
 use crate::ops::{self, Causal};
 use crate::source::Builder;
@@ -189,22 +190,51 @@ impl Transformer2DModel {
         }
     }
 
-    /// `x`: `[batch, channels, height, width]`, `context`: `[batch, tokens, context width]`.
-    pub(crate) fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
-        let [_, _, height, width] = x.dims();
-        let normalised = self.norm.forward(x.clone());
-        let mut hidden = match &self.proj_in {
+    /// How many blocks it has, at least one.
+    pub(crate) fn n_blocks(&self) -> usize {
+        self.transformer_blocks.len()
+    }
+
+    /// Runs one block. A feature map first finds its way in; after the last block the positions
+    /// become a map again, to which the one that entered is added: `entered`, or the input itself.
+    ///
+    /// `context`: `[batch, tokens, context width]`.
+    pub(crate) fn forward_block(
+        &self,
+        index: usize,
+        input: Hidden,
+        entered: Option<Hidden>,
+        context: &Tensor<3>,
+    ) -> Hidden {
+        let sides = input.sides();
+        let is_last = index + 1 == self.transformer_blocks.len();
+        let entered = is_last.then(|| entered.unwrap_or_else(|| input.clone()));
+        let hidden = match input {
+            Hidden::Map(map) => self.positions_on_entry(map),
+            Hidden::Positions(positions, _) => positions,
+        };
+        let hidden = self.transformer_blocks[index].forward(hidden, context.clone());
+        match entered {
+            Some(entered) => Hidden::Map(self.map_on_leaving(hidden, sides) + entered.into_map()),
+            None => Hidden::Positions(hidden, sides),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to `[batch, height·width, channels]`.
+    fn positions_on_entry(&self, x: Tensor<4>) -> Tensor<3> {
+        let normalised = self.norm.forward(x);
+        match &self.proj_in {
             Projection::Linear(layer) => layer.forward(positions_from_map(normalised)),
             Projection::Conv(layer) => positions_from_map(layer.forward(normalised)),
-        };
-        for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, context.clone());
         }
-        let hidden = match &self.proj_out {
-            Projection::Linear(layer) => map_from_positions(layer.forward(hidden), [height, width]),
-            Projection::Conv(layer) => layer.forward(map_from_positions(hidden, [height, width])),
-        };
-        hidden + x
+    }
+
+    /// `[batch, height·width, channels]` to `[batch, channels, height, width]`.
+    fn map_on_leaving(&self, hidden: Tensor<3>, sides: [usize; 2]) -> Tensor<4> {
+        match &self.proj_out {
+            Projection::Linear(layer) => map_from_positions(layer.forward(hidden), sides),
+            Projection::Conv(layer) => layer.forward(map_from_positions(hidden, sides)),
+        }
     }
 }
 

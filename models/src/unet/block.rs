@@ -1,19 +1,11 @@
-//! One level of the UNet on the way down, in the middle, and on the way up.
-
-use burn::tensor::Tensor;
+//! One level of the UNet on the way down, in the middle, and on the way up: its layers, and the
+//! order in which they are walked.
 
 use super::attention::{Transformer2DModel, TransformerStyle};
 use super::resnet::{Downsample2D, ResnetBlock2D, ResnetStyle, Upsample2D};
+use super::unit::{Part, Units};
 use crate::source::Builder;
 use crate::visit::network;
-
-/// What is given to every block of a forward pass.
-pub(crate) struct Conditions<'a> {
-    /// SiLU of the timestep embedding, `[batch, time_width]`.
-    pub(crate) activated_time: &'a Tensor<2>,
-    /// Text states, `[batch, tokens, width]`.
-    pub(crate) context: &'a Tensor<3>,
-}
 
 /// Source: diffusers `CrossAttnDownBlock2D` and `DownBlock2D`.
 #[derive(Clone, Debug)]
@@ -61,26 +53,19 @@ impl DownBlock {
         }
     }
 
-    /// Appends every feature map that the way up will need to `skips`.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<4>,
-        given: &Conditions<'_>,
-        skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
-        let mut hidden = x;
+    /// Appends its units; every feature map between them is a skip connection.
+    pub(crate) fn add_to<'a>(&'a self, units: &mut Units<'a>) {
         for (index, resnet) in self.resnets.iter().enumerate() {
-            hidden = resnet.forward(hidden, Some(given.activated_time));
+            units.add(Part::Resnet(resnet));
             if let Some(attention) = self.attentions.get(index) {
-                hidden = attention.forward(hidden, given.context);
+                units.add_transformer(attention);
             }
-            skips.push(hidden.clone());
+            units.skip();
         }
         for downsampler in &self.downsamplers {
-            hidden = downsampler.forward(hidden);
-            skips.push(hidden.clone());
+            units.add(Part::Downsample(downsampler));
+            units.skip();
         }
-        hidden
     }
 }
 
@@ -114,10 +99,14 @@ impl MidBlock {
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, given: &Conditions<'_>) -> Tensor<4> {
-        let hidden = self.resnets[0].forward(x, Some(given.activated_time));
-        let hidden = self.attentions[0].forward(hidden, given.context);
-        self.resnets[1].forward(hidden, Some(given.activated_time))
+    /// Appends its units.
+    pub(crate) fn add_to<'a>(&'a self, units: &mut Units<'a>) {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            units.add(Part::Resnet(resnet));
+            if let Some(attention) = self.attentions.get(index) {
+                units.add_transformer(attention);
+            }
+        }
     }
 }
 
@@ -165,31 +154,18 @@ impl UpBlock {
         }
     }
 
-    /// Takes one feature map from `skips` per resnet, last first. The result has the size of the
-    /// next one, which for odd sides is one less than the double.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<4>,
-        given: &Conditions<'_>,
-        skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
-        let mut hidden = x;
+    /// Appends its units. Each resnet reads one skip connection, the newest first; the result has
+    /// the size of the next one, which for odd sides is one less than the double.
+    pub(crate) fn add_to<'a>(&'a self, units: &mut Units<'a>) {
         for (index, resnet) in self.resnets.iter().enumerate() {
-            if let Some(skip) = skips.pop() {
-                hidden = Tensor::cat(vec![hidden, skip], 1);
-            }
-            hidden = resnet.forward(hidden, Some(given.activated_time));
+            units.add_with_skip(Part::Resnet(resnet));
             if let Some(attention) = self.attentions.get(index) {
-                hidden = attention.forward(hidden, given.context);
+                units.add_transformer(attention);
             }
         }
         for upsampler in &self.upsamplers {
-            hidden = match skips.last().map(Tensor::dims) {
-                Some([_, _, height, width]) => upsampler.forward_to(hidden, [height, width]),
-                None => upsampler.forward(hidden),
-            };
+            units.add_with_sides(Part::Upsample(upsampler));
         }
-        hidden
     }
 }
 

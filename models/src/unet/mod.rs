@@ -3,10 +3,13 @@
 mod attention;
 mod block;
 mod config;
+mod recompute;
 mod resnet;
 mod time;
+mod unit;
 
 pub use config::{Halves, Level, TextTime, UNetConfig};
+pub use recompute::{GradientParts, Recomputation};
 
 pub(crate) use attention::{
     Attention, join_heads, map_from_positions, positions_from_map, split_heads,
@@ -14,9 +17,10 @@ pub(crate) use attention::{
 pub(crate) use resnet::{Downsample2D, ResnetBlock2D, ResnetStyle, Upsample2D};
 
 use attention::TransformerStyle;
-use block::{Conditions, DownBlock, MidBlock, Place, UpBlock};
-use burn::tensor::Tensor;
+use block::{DownBlock, MidBlock, Place, UpBlock};
+use burn::tensor::{DType, Tensor};
 use time::{TimestepEmbedding, sinusoids};
+use unit::{Conditions, Units};
 
 use crate::error::ModelError;
 use crate::layer::{Conv2d, GroupNorm, Window};
@@ -60,6 +64,17 @@ network!(UNet2DConditionModel {
     conv_out: "conv_out",
 });
 
+/// What the units start from, in the type in which the network computes.
+#[derive(Debug)]
+struct Entry {
+    /// Output of `conv_in`, `[batch, channels, height, width]`.
+    map: Tensor<4>,
+    /// SiLU of the timestep embedding, `[batch, time_width]`.
+    activated_time: Tensor<2>,
+    /// Text states, `[batch, tokens, cross_attention_dim]`.
+    context: Tensor<3>,
+}
+
 impl UNet2DConditionModel {
     /// Builds the network of `config` with the builder's tensors.
     pub fn new(builder: &Builder<'_>, config: &UNetConfig) -> Self {
@@ -93,6 +108,9 @@ impl UNet2DConditionModel {
 
     /// The network's output for noisy latents.
     ///
+    /// Weights of a half type compute in it: what is given is cast on entry, and the result to f32.
+    /// The waves of the timesteps are taken before they are cast.
+    ///
     /// # Shapes
     ///
     /// - `noisy`: `[batch, in_channels, height, width]`, scaled latents of any sides but 0
@@ -111,22 +129,58 @@ impl UNet2DConditionModel {
         context: &Tensor<3>,
         added: Option<&AddedConditions>,
     ) -> Result<Tensor<4>, ModelError> {
+        ops::on_threads(&noisy.device(), || {
+            let Entry { map, activated_time, context } =
+                self.entry(noisy, timesteps, context, added)?;
+            let given = Conditions { activated_time: &activated_time, context: &context };
+            Ok(self.head(self.units().forward(map, given)))
+        })
+    }
+
+    /// What comes before the units.
+    fn entry(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: Tensor<1>,
+        context: &Tensor<3>,
+        added: Option<&AddedConditions>,
+    ) -> Result<Entry, ModelError> {
         let [_, _, height, width] = noisy.dims();
         if height == 0 || width == 0 {
             return Err(ModelError::Size { found: [height, width], multiple: 1 });
         }
         let activated_time = ops::silu(self.time_embedding(timesteps, added)?);
-        let given = Conditions { activated_time: &activated_time, context };
-        let mut hidden = self.conv_in.forward(noisy);
-        let mut skips = vec![hidden.clone()];
+        let context = as_type(context.clone(), self.dtype());
+        let map = self.conv_in.forward(as_type(noisy, self.dtype()));
+        Ok(Entry { map, activated_time, context })
+    }
+
+    /// The units between entry and head.
+    fn units(&self) -> Units<'_> {
+        let mut units = Units::new();
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, &given, &mut skips);
+            block.add_to(&mut units);
         }
-        hidden = self.mid_block.forward(hidden, &given);
+        self.mid_block.add_to(&mut units);
         for block in &self.up_blocks {
-            hidden = block.forward(hidden, &given, &mut skips);
+            block.add_to(&mut units);
         }
-        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(hidden)))
+        units
+    }
+
+    /// What comes after the units: `[batch, channels, height, width]` to
+    /// `[batch, out_channels, height, width]`, in f32 if the weights are of a half type.
+    fn head(&self, hidden: Tensor<4>) -> Tensor<4> {
+        let output = self.conv_out.forward(self.conv_norm_out.forward_silu(hidden));
+        if matches!(self.dtype(), DType::F16 | DType::BF16) {
+            return as_type(output, DType::F32);
+        }
+        output
+    }
+
+    /// In which type the network computes.
+    fn dtype(&self) -> DType {
+        self.conv_in.weight.dtype()
     }
 
     fn time_embedding(
@@ -134,8 +188,10 @@ impl UNet2DConditionModel {
         timesteps: Tensor<1>,
         added: Option<&AddedConditions>,
     ) -> Result<Tensor<2>, ModelError> {
-        let config = &self.config;
-        let sines = |values, width| sinusoids(values, width, config.halves, config.freq_shift);
+        let (config, dtype) = (&self.config, self.dtype());
+        let sines = |values, width| {
+            as_type(sinusoids(values, width, config.halves, config.freq_shift), dtype)
+        };
         let embedding = self.time_embedding.forward(sines(timesteps, config.levels[0].channels));
         let (Some(text_time), Some(projection)) = (config.text_time, &self.add_embedding) else {
             return Ok(embedding);
@@ -151,9 +207,15 @@ impl UNet2DConditionModel {
         let [batch, n_sizes] = added.time_ids.dims();
         let sizes = sines(added.time_ids.clone().reshape([batch * n_sizes]), text_time.time_width);
         let sizes = sizes.reshape([batch, n_sizes * text_time.time_width]);
-        let joined = Tensor::cat(vec![added.pooled_text.clone(), sizes], 1);
+        let pooled_text = as_type(added.pooled_text.clone(), dtype);
+        let joined = Tensor::cat(vec![pooled_text, sizes], 1);
         Ok(embedding + projection.forward(joined))
     }
+}
+
+/// `x` in another type, or itself if it is of that type already.
+fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
 fn resnet_style(config: &UNetConfig) -> ResnetStyle {
@@ -223,4 +285,52 @@ fn up_blocks(builder: &Builder<'_>, config: &UNetConfig) -> Vec<UpBlock> {
         )
     };
     (0..=last).rev().enumerate().map(block).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use checkpoints::Family;
+
+    use super::*;
+    use crate::base::{host_values, tensor_from_host, timesteps};
+    use crate::tiny;
+    use crate::visit::{Network, Slot, Visitor};
+
+    /// Puts every parameter into double precision.
+    struct InDouble;
+
+    impl Visitor for InDouble {
+        fn parameter(&mut self, _path: &str, slot: &mut dyn Slot) {
+            slot.set(slot.flat().cast(DType::F64));
+        }
+    }
+
+    /// The output for inputs in f32.
+    fn output(unet: &UNet2DConditionModel) -> Tensor<4> {
+        let device = Device::flex();
+        let waves = |n_values: usize| (0..n_values).map(|i| (0.7 * i as f32).sin()).collect();
+        let context = tensor_from_host(waves(2 * 3 * 40), [2, 3, 40], &device);
+        let added = AddedConditions {
+            pooled_text: tensor_from_host(waves(2 * 12), [2, 12], &device),
+            time_ids: tensor_from_host(vec![64.0; 2 * 6], [2, 6], &device),
+        };
+        let noisy = tensor_from_host(waves(2 * 4 * 64), [2, 4, 8, 8], &device);
+        unet.forward(noisy, timesteps(&[3.0, 901.0], &device), &context, Some(&added)).unwrap()
+    }
+
+    /// That weights of a half type give single precision is proved in `crate::base`.
+    #[test]
+    fn weights_in_double_precision_take_single_and_give_double() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut unet =
+            tiny::family_base(dir.path(), Family::Sdxl, 3, &Device::flex()).unwrap().unet;
+        let single = host_values(output(&unet)).unwrap();
+        unet.visit("", &mut InDouble);
+        let double = output(&unet);
+        assert_eq!(double.dtype(), DType::F64);
+        let double = host_values(double).unwrap();
+        let largest = single.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert!(single.iter().zip(&double).all(|(a, b)| (a - b).abs() < 1e-4 * largest));
+    }
 }

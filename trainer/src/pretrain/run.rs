@@ -156,8 +156,8 @@ impl Trained {
         let (step, total) = (self.adamw.step, recipe.fit.steps);
         self.flat.install_leaves(visit, &self.theta);
         let loss = objective(step)?;
-        let mut gradients = loss.backward();
-        let gradient = self.flat.gradients(visit, &mut gradients, &self.theta.device());
+        let gradients = models::ops::on_threads(&self.theta.device(), || loss.backward());
+        let gradient = self.flat.gradients(visit, gradients.into(), &self.theta.device());
         let loss = f64::from(host_values(loss.inner())?[0]);
         let norm = norm(&gradient)?;
         if !loss.is_finite() || !norm.is_finite() {
@@ -166,10 +166,10 @@ impl Trained {
         let spec = recipe.fit.optimizer;
         let OptimizerSpec::AdamW { learning_rate: peak, .. } = spec;
         let rate = learning_rate(&recipe.fit.schedule, peak, step, total);
-        let gradient = clip(gradient, norm, recipe.fit.clip_norm);
+        let shrink = clip(norm, recipe.fit.clip_norm);
         // Leaves share the old values; without them the update can work in place.
         self.flat.install(visit, &self.theta);
-        self.theta = self.adamw.update(&spec, rate, self.theta.clone(), gradient);
+        self.theta = self.adamw.update(&spec, rate, self.theta.clone(), (gradient, shrink));
         if let (Some(average), Some(ema)) = (self.average.take(), &recipe.fit.ema) {
             self.average = Some(ema_update(average, &self.theta, ema_decay(ema, step + 1)));
         }
