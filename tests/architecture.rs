@@ -49,10 +49,11 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
 ];
 
 /// The expectations of unsafe code: each file, and how many it may have.
-const UNSAFE: [(&str, usize); 3] = [
+const UNSAFE: [(&str, usize); 4] = [
     ("checkpoints/src/mapped.rs", 1),
     ("models/src/ops/gemm.rs", 1),
-    ("models/src/ops/simd.rs", 1),
+    ("models/src/ops/simd.rs", 2),
+    ("cli/src/main.rs", 1),
 ];
 
 /// A source file of the program, without comments and without its test module.

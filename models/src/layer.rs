@@ -46,13 +46,24 @@ impl Linear {
         if self.adapters.is_empty() {
             return ops::linear(x, self.weight.clone(), self.bias.clone());
         }
-        let mut y = ops::linear(x.clone(), self.weight.clone(), self.bias.clone());
-        for adapter in self.adapters.iter().filter(|adapter| !adapter.is_off()) {
+        let mut active = self.adapters.iter().filter(|adapter| !adapter.is_off());
+        let alone =
+            |adapter: &&LowRank<2>| adapter.dropout.is_none() && !self.weight.is_require_grad();
+        let mut y = match active.clone().next().filter(alone) {
+            Some(adapter) => {
+                active.next();
+                let factors = [adapter.down_for(&x), adapter.scaled_up_for(&x)];
+                let (weight, bias) = (self.weight.clone(), self.bias.clone());
+                ops::low_rank_linear(x.clone(), weight, bias, factors)
+            }
+            None => ops::linear(x.clone(), self.weight.clone(), self.bias.clone()),
+        };
+        for adapter in active {
             let hidden = Dropout::apply(
                 adapter.dropout.as_ref(),
-                ops::linear(x.clone(), adapter.down.clone(), None),
+                ops::linear(x.clone(), adapter.down_for(&x), None),
             );
-            y = y + ops::linear(hidden, adapter.scaled_up(), None);
+            y = y + ops::linear(hidden, adapter.scaled_up_for(&x), None);
         }
         y
     }
@@ -153,9 +164,9 @@ impl Conv2d {
         );
         for adapter in self.adapters.iter().filter(|adapter| !adapter.is_off()) {
             let hidden =
-                ops::conv2d(x.clone(), adapter.down.clone(), None, self.stride, self.padding);
+                ops::conv2d(x.clone(), adapter.down_for(&x), None, self.stride, self.padding);
             let hidden = Dropout::apply(adapter.dropout.as_ref(), hidden);
-            y = y + ops::conv2d(hidden, adapter.scaled_up(), None, 1, 0);
+            y = y + ops::conv2d(hidden, adapter.scaled_up_for(&x), None, 1, 0);
         }
         y
     }

@@ -13,9 +13,10 @@ mod config;
 pub mod error;
 pub mod evaluator;
 pub mod layer;
-pub(crate) mod ops;
+pub mod ops;
 #[cfg(test)]
 mod parity;
+mod parking;
 mod parts;
 pub mod skeleton;
 pub mod source;
@@ -25,7 +26,7 @@ pub mod unet;
 pub mod vae;
 pub mod visit;
 
-pub use base::{Base, load};
+pub use base::{Base, Precision, load, load_with};
 pub use burn::tensor::{Device, Tensor};
 pub use conditioning::{Conditioning, SizeConditions, TextStates};
 pub use error::ModelError;

@@ -2,10 +2,8 @@
 
 use burn::tensor::Tensor;
 use models::ModelError;
+use models::ops::{AdamWStep, adamw, square_sums};
 use recipes::{EmaSpec, OptimizerSpec};
-
-/// Width of the rows over which a long vector is summed first; see [`norm`].
-const ROW: usize = 65_536;
 
 /// State of AdamW.
 ///
@@ -28,25 +26,23 @@ impl AdamW {
         Self { first: theta.zeros_like(), second: theta.zeros_like(), step: 0 }
     }
 
-    /// `theta` after one update with `gradient` (both `[n_values]`) at this learning rate.
+    /// `theta` after one update at this learning rate with `gradient` (both `[n_values]`), which is
+    /// multiplied with `shrink` first, see [`clip`].
     pub fn update(
         &mut self,
         spec: &OptimizerSpec,
         learning_rate: f64,
         theta: Tensor<1>,
-        gradient: Tensor<1>,
+        (gradient, shrink): (Tensor<1>, f64),
     ) -> Tensor<1> {
         let OptimizerSpec::AdamW { beta1, beta2, epsilon, weight_decay, .. } = *spec;
         self.step += 1;
-        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
-        let (bias1, bias2) = (1.0 - beta1.powi(power), 1.0 - beta2.powi(power));
-        let first = self.first.clone().mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
-        let second =
-            self.second.clone().mul_scalar(beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - beta2);
-        let denominator = second.clone().sqrt().div_scalar(bias2.sqrt()).add_scalar(epsilon);
-        let change = (first.clone() / denominator).mul_scalar(learning_rate / bias1);
+        let number = self.step;
+        let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, number, shrink };
+        let state = [theta, self.first.clone(), self.second.clone()];
+        let [theta, first, second] = adamw(state, gradient, step);
         (self.first, self.second) = (first, second);
-        theta.mul_scalar(1.0 - learning_rate * weight_decay) - change
+        theta
     }
 }
 
@@ -59,31 +55,15 @@ impl AdamW {
 ///
 /// [`ModelError::Device`] for a fault of this or an earlier operation.
 pub fn norm(gradient: &Tensor<1>) -> Result<f64, ModelError> {
-    let n_values = gradient.dims()[0];
-    let squares = gradient.clone().powi_scalar(2);
-    let whole = n_values / ROW;
-    let mut sums = Vec::new();
-    if whole > 0 {
-        let rows: Tensor<1> =
-            squares.clone().slice(0..whole * ROW).reshape([whole, ROW]).sum_dim(1).squeeze_dim(1);
-        sums.push(rows);
-    }
-    if whole * ROW < n_values {
-        sums.push(squares.slice(whole * ROW..n_values).sum());
-    }
-    if sums.is_empty() {
-        return Ok(0.0);
-    }
-    let sums = models::base::host_values(Tensor::cat(sums, 0))?;
+    let sums = models::base::host_values(square_sums(gradient.clone()))?;
     Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
 }
 
-/// `gradient` shortened to at most `max_norm`, given its `norm`: ×min(1, max/(norm + 1e-6)).
+/// What shortens a gradient of this `norm` to at most `max_norm`: min(1, max/(norm + 1e-6)).
 ///
 /// Source: `torch.nn.utils.clip_grad_norm_`.
-pub fn clip(gradient: Tensor<1>, norm: f64, max_norm: f64) -> Tensor<1> {
-    let factor = max_norm / (norm + 1e-6);
-    if factor < 1.0 { gradient.mul_scalar(factor) } else { gradient }
+pub fn clip(norm: f64, max_norm: f64) -> f64 {
+    (max_norm / (norm + 1e-6)).min(1.0)
 }
 
 /// Decay of the moving average after update `n` (1-based): d, or under warm-up
@@ -136,7 +116,7 @@ mod tests {
             ([0.0, 0.0, 1.0], [0.732_020_43, -1.959_079_552, 0.346_732_999]),
         ];
         for (gradient, expected) in steps {
-            theta = adamw.update(&spec, 0.1, theta, vector(&gradient));
+            theta = adamw.update(&spec, 0.1, theta, (vector(&gradient), 1.0));
             for (found, expected) in values(theta.clone()).iter().zip(expected) {
                 assert!(
                     (f64::from(*found) - expected).abs() < 2e-6,
@@ -148,16 +128,28 @@ mod tests {
 
     #[test]
     fn the_norm_of_a_vector_longer_than_a_row_counts_every_value() {
-        let n_values = 2 * ROW + 3;
+        let n_values = 2 * 65_536 + 3;
         let found = norm(&vector(&vec![0.5; n_values])).expect("flex reads");
         assert!((found - 0.5 * (n_values as f64).sqrt()).abs() < 1e-3);
     }
 
     #[test]
     fn clipping_shortens_a_long_gradient_and_leaves_a_short_one() {
-        let clipped = values(clip(vector(&[3.0, 4.0]), 5.0, 1.0));
-        assert!((clipped[0] - 0.6).abs() < 1e-6 && (clipped[1] - 0.8).abs() < 1e-6);
-        assert_eq!(values(clip(vector(&[0.3, 0.4]), 0.5, 1.0)), [0.3, 0.4]);
+        assert!((clip(5.0, 1.0) - 0.2).abs() < 1e-6);
+        assert!((clip(0.5, 1.0) - 1.0).abs() < 1e-12);
+        // The first moment of the first update is a tenth of the clipped gradient.
+        let spec = OptimizerSpec::AdamW {
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        };
+        let theta = vector(&[0.0, 0.0]);
+        let mut adamw = AdamW::new(&theta);
+        adamw.update(&spec, 0.1, theta, (vector(&[3.0, 4.0]), clip(5.0, 1.0)));
+        let first = values(adamw.first);
+        assert!((first[0] - 0.06).abs() < 1e-6 && (first[1] - 0.08).abs() < 1e-6, "{first:?}");
     }
 
     #[test]

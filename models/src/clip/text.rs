@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::config::ClipTextConfig;
 use super::encoder::Encoder;
 use crate::layer::{Bias, Embedding, LayerNorm, Linear};
-use crate::ops::Causal;
+use crate::ops::{self, Causal};
 use crate::source::Builder;
 use crate::visit::network;
 
@@ -101,7 +101,7 @@ impl CLIPTextModel {
         );
         let positions = self.position_embedding.weight.clone().slice([0..n_tokens, 0..width]);
         let embedded = self.token_embedding.forward(ids) + positions.unsqueeze_dim::<3>(0);
-        let hidden = self.encoder.forward(embedded, Causal::Yes);
+        let hidden = ops::on_threads(&device, || self.encoder.forward(embedded, Causal::Yes));
         let last = self.final_layer_norm.forward(hidden[hidden.len() - 1].clone());
         let pooled = self.pooled(&last, token_ids);
         let projected =

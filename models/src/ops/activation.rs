@@ -5,11 +5,13 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::element::{Dense, Element, tensor};
-use super::parallel::for_each;
+use super::parallel::{for_each, room};
 use super::simd::vectorized;
 
 /// Elements of a task.
 const PIECE: usize = 1 << 12;
+/// Rate of the sigmoid that stands for Φ.
+const QUICK: f64 = 1.702;
 
 /// An activation of one variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +58,77 @@ pub(crate) fn forward(x: &FlexTensor, unary: Unary) -> FlexTensor {
 }
 
 fn run_forward<T: Element>(x: &FlexTensor, unary: Unary) -> FlexTensor {
-    match unary {
-        Unary::Silu => map(x, |x: T| silu(x, T::ONE)),
-        Unary::Gelu => map(x, |x: T| x * below(x)),
-        Unary::QuickGelu => map(x, |x: T| silu(x, T::of(1.702))),
+    let dense = Dense::new(x);
+    let values = dense.values::<T>();
+    let mut y = room(values.len());
+    for_each(y.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)), PIECE, |(y, x)| {
+        activate(y, x, unary);
+    });
+    tensor(y, x.layout().shape().clone())
+}
+
+vectorized! {
+    /// f(x) of every element.
+    fn activate<T: Element>(y: &mut [T], x: &[T], unary: Unary) {
+        let pairs = y.iter_mut().zip(x);
+        match unary {
+            Unary::Silu => {
+                for (y, &x) in pairs {
+                    *y = silu(x, T::ONE);
+                }
+            }
+            Unary::Gelu => {
+                for (y, &x) in pairs {
+                    *y = x * below(x);
+                }
+            }
+            Unary::QuickGelu => {
+                for (y, &x) in pairs {
+                    *y = silu(x, T::of(QUICK));
+                }
+            }
+        }
+    }
+
+    /// dy·f′(x) of every element.
+    fn activation_slopes<T: Element>(dx: &mut [T], x: &[T], dy: &[T], unary: Unary) {
+        let triples = dx.iter_mut().zip(x).zip(dy);
+        match unary {
+            Unary::Silu => {
+                for ((dx, &x), &dy) in triples {
+                    *dx = dy * silu_slope(x, T::ONE);
+                }
+            }
+            Unary::Gelu => {
+                for ((dx, &x), &dy) in triples {
+                    *dx = dy * gelu_slope(x);
+                }
+            }
+            Unary::QuickGelu => {
+                for ((dx, &x), &dy) in triples {
+                    *dx = dy * silu_slope(x, T::of(QUICK));
+                }
+            }
+        }
+    }
+
+    /// a·gelu(b) of the halves of one row.
+    fn gated_row<T: Element>(y: &mut [T], x: &[T]) {
+        let (value, gate) = x.split_at(y.len());
+        for ((y, &a), &b) in y.iter_mut().zip(value).zip(gate) {
+            *y = a * (b * below(b));
+        }
+    }
+
+    /// The gradient of both halves of one row.
+    fn gated_row_slopes<T: Element>(dx: &mut [T], x: &[T], dy: &[T]) {
+        let (value, gate) = x.split_at(dy.len());
+        let (d_value, d_gate) = dx.split_at_mut(dy.len());
+        let outputs = d_value.iter_mut().zip(d_gate);
+        for (((&a, &b), &dy), (da, db)) in value.iter().zip(gate).zip(dy).zip(outputs) {
+            *da = dy * (b * below(b));
+            *db = dy * a * gelu_slope(b);
+        }
     }
 }
 
@@ -73,42 +142,12 @@ pub(crate) fn backward(x: &FlexTensor, dy: &FlexTensor, unary: Unary) -> FlexTen
 }
 
 fn run_backward<T: Element>(x: &FlexTensor, dy: &FlexTensor, unary: Unary) -> FlexTensor {
-    match unary {
-        Unary::Silu => map_pairs(x, dy, |x: T, dy| dy * silu_slope(x, T::ONE)),
-        Unary::Gelu => map_pairs(x, dy, |x: T, dy| dy * gelu_slope(x)),
-        Unary::QuickGelu => map_pairs(x, dy, |x: T, dy| dy * silu_slope(x, T::of(1.702))),
-    }
-}
-
-fn map<T: Element>(x: &FlexTensor, f: impl Fn(T) -> T + Sync + Send) -> FlexTensor {
-    let dense = Dense::new(x);
-    let values = dense.values::<T>();
-    let mut y = vec![T::ZERO; values.len()];
-    for_each(y.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)), PIECE, |(y, x)| {
-        vectorized(|| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = f(x);
-            }
-        });
-    });
-    tensor(y, x.layout().shape().clone())
-}
-
-fn map_pairs<T: Element>(
-    x: &FlexTensor,
-    dy: &FlexTensor,
-    f: impl Fn(T, T) -> T + Sync + Send,
-) -> FlexTensor {
     let (dense, slopes) = (Dense::new(x), Dense::new(dy));
     let (values, slopes) = (dense.values::<T>(), slopes.values::<T>());
-    let mut dx = vec![T::ZERO; values.len()];
+    let mut dx = room(values.len());
     let pieces = dx.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE));
     for_each(pieces.zip(slopes.par_chunks(PIECE)), PIECE, |((dx, x), dy)| {
-        vectorized(|| {
-            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                *dx = f(x, dy);
-            }
-        });
+        activation_slopes(dx, x, dy, unary);
     });
     tensor(dx, x.layout().shape().clone())
 }
@@ -125,15 +164,10 @@ fn run_geglu_forward<T: Element>(x: &FlexTensor) -> FlexTensor {
     let width = shape[last].max(1);
     let dense = Dense::new(x);
     let values = dense.values::<T>();
-    let mut y = vec![T::ZERO; values.len() / 2];
+    let mut y = room(values.len() / 2);
     let rows = y.par_chunks_exact_mut(width).zip(values.par_chunks_exact(2 * width));
     for_each(rows, 2 * width, |(y, x)| {
-        let (value, gate) = x.split_at(width);
-        vectorized(|| {
-            for ((y, &a), &b) in y.iter_mut().zip(value).zip(gate) {
-                *y = a * (b * below(b));
-            }
-        });
+        gated_row(y, x);
     });
     tensor(y, shape)
 }
@@ -152,18 +186,10 @@ fn run_geglu_backward<T: Element>(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor
     let width = (shape[shape.num_dims() - 1] / 2).max(1);
     let (dense, slopes) = (Dense::new(x), Dense::new(dy));
     let (values, slopes) = (dense.values::<T>(), slopes.values::<T>());
-    let mut dx = vec![T::ZERO; values.len()];
+    let mut dx = room(values.len());
     let rows = dx.par_chunks_exact_mut(2 * width).zip(values.par_chunks_exact(2 * width));
     for_each(rows.zip(slopes.par_chunks_exact(width)), 3 * width, |((dx, x), dy)| {
-        let (value, gate) = x.split_at(width);
-        let (d_value, d_gate) = dx.split_at_mut(width);
-        vectorized(|| {
-            let outputs = d_value.iter_mut().zip(d_gate);
-            for (((&a, &b), &dy), (da, db)) in value.iter().zip(gate).zip(dy).zip(outputs) {
-                *da = dy * (b * below(b));
-                *db = dy * a * gelu_slope(b);
-            }
-        });
+        gated_row_slopes(dx, x, dy);
     });
     tensor(dx, shape)
 }

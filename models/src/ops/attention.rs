@@ -13,7 +13,7 @@ use super::Causal;
 use super::element::{Element, tensor};
 use super::gemm::{Into, Shape, gemm};
 use super::lanes::{greatest, map_sum, sum_pairs};
-use super::parallel::{for_each, for_each_with};
+use super::parallel::{for_each, for_each_with, room, zeros};
 use super::simd::vectorized;
 
 /// Rows of queries whose scores are held at once.
@@ -115,8 +115,8 @@ fn run_forward<T: Element>(
     let Sizes { batch, heads, queries, keys, head } = sizes;
     let operands = [q, k, v].map(Heads::new);
     let rows = sizes.rows();
-    let mut out = vec![T::ZERO; batch * queries * heads * head];
-    let mut normalizers = vec![T::ZERO; batch * queries * heads];
+    let mut out = room(batch * queries * heads * head);
+    let mut normalizers = room(batch * queries * heads);
     let tasks = out
         .par_chunks_exact_mut((rows * heads * head).max(1))
         .zip(normalizers.par_chunks_exact_mut((rows * heads).max(1)))
@@ -132,21 +132,60 @@ fn run_forward<T: Element>(
             score([q, k], scores, sizes, options);
             let normalizers = &mut normalizers[index..];
             let (shares, scores) = scratch.split_at_mut(rows);
-            vectorized(|| {
-                let normalizers = normalizers.iter_mut().step_by(heads);
-                let lines = scores.chunks_exact_mut(keys).zip(shares.iter_mut());
-                for (i, ((scores, share), normalizer)) in lines.zip(normalizers).enumerate() {
-                    let visible = visible(options, row + i, keys);
-                    let [most, total] = exponentials(scores, visible);
-                    *normalizer = most + total.ln();
-                    *share = T::ONE / total;
-                }
-            });
+            weigh(scores, shares, normalizers, row, (sizes, options));
             mix([scores, shares], v, &mut out[index * head..], sizes);
         }
     });
     let n_normalizers = normalizers.len();
     (interleaved(out, [batch, heads, queries, head]), tensor(normalizers, [n_normalizers]))
+}
+
+vectorized! {
+    /// Makes exponentials of the scores of the queries from `first` on, and of each query its share
+    /// 1/Σ and its normalizer.
+    fn weigh<T: Element>(
+        scores: &mut [T],
+        shares: &mut [T],
+        normalizers: &mut [T],
+        first: usize,
+        call: (Sizes, Options),
+    ) {
+        let (Sizes { heads, keys, .. }, options) = call;
+        let normalizers = normalizers.iter_mut().step_by(heads);
+        let lines = scores.chunks_exact_mut(keys).zip(shares.iter_mut());
+        for (i, ((scores, share), normalizer)) in lines.zip(normalizers).enumerate() {
+            let visible = visible(options, first + i, keys);
+            let [most, total] = exponentials(scores, visible);
+            *normalizer = most + total.ln();
+            *share = T::ONE / total;
+        }
+    }
+
+    /// Makes of scores P = exp(score − normalizer), and of dO·Vᵀ dS = P∘(dO·Vᵀ − rowsum(dO∘O)), for
+    /// the queries from `first` on.
+    fn slopes_of_scores<T: Element>(
+        scores: [&mut [T]; 2],
+        outputs: [(&[T], usize); 2],
+        normalizers: &[T],
+        first: usize,
+        call: (Sizes, Options),
+    ) {
+        let (Sizes { heads, keys, head, .. }, options) = call;
+        let ([p, ds], [dy, out]) = (scores, outputs);
+        let lines = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
+        let normalizers = normalizers.iter().step_by(heads);
+        for (i, ((p, ds), &normalizer)) in lines.zip(normalizers).enumerate() {
+            let (dy, out) = (&dy.0[i * dy.1..][..head], &out.0[i * out.1..][..head]);
+            let dot = sum_pairs(dy, out, |dy, y| dy * y);
+            let visible = visible(options, first + i, keys);
+            p[visible..].fill(T::ZERO);
+            ds[visible..].fill(T::ZERO);
+            for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
+                *p = (*p - normalizer).exp();
+                *ds = *p * (*ds - dot);
+            }
+        }
+    }
 }
 
 /// scale·QKᵀ of the queries of one task.
@@ -190,6 +229,7 @@ fn mix<T: Element>(
 }
 
 /// Keys that query `row` sees.
+#[inline(always)]
 fn visible(options: Options, row: usize, keys: usize) -> usize {
     match options.causal {
         Causal::No => keys,
@@ -220,8 +260,8 @@ fn run_backward<T: Element>(saved: &Saved, dy: &FlexTensor) -> [FlexTensor; 3] {
     let sizes = Sizes::new(&saved.q, &saved.k);
     let Sizes { batch, heads, queries, keys, head } = sizes;
     let operands = [&saved.q, &saved.k, &saved.v, &saved.out, dy].map(Heads::new);
-    let mut dq = vec![T::ZERO; batch * heads * queries * head];
-    let [mut dk, mut dv] = [0, 1].map(|_| vec![T::ZERO; batch * heads * keys * head]);
+    let mut dq = room(batch * heads * queries * head);
+    let [mut dk, mut dv] = [0, 1].map(|_| zeros(batch * heads * keys * head));
     let tasks = dq
         .par_chunks_exact_mut((queries * head).max(1))
         .zip(dk.par_chunks_exact_mut((keys * head).max(1)))
@@ -276,34 +316,17 @@ impl<T: Element> Head<'_, T> {
 
     /// P again from the scores, and dS = P∘(dO·Vᵀ − rowsum(dO∘O)), both into the buffer.
     fn slopes(&mut self, row: usize, [q, k, v, out, dy]: [(&[T], usize); 5], normalizers: &[T]) {
-        let Sizes { heads, keys, head, .. } = self.sizes;
-        let rows = self.sizes.rows();
-        let (p, ds) = self.scratch.split_at_mut(rows * keys);
+        let (p, ds) = self.scratch.split_at_mut(self.sizes.rows() * self.sizes.keys);
         score([q, k], p, self.sizes, self.options);
         score([dy, v], ds, self.sizes, Options { scale: 1.0, ..self.options });
-        let options = self.options;
-        vectorized(|| {
-            let lines = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
-            let normalizers = normalizers.iter().step_by(heads);
-            for (i, ((p, ds), &normalizer)) in lines.zip(normalizers).enumerate() {
-                let (dy, out) = (&dy.0[i * dy.1..][..head], &out.0[i * out.1..][..head]);
-                let dot = sum_pairs(dy, out, |dy, y| dy * y);
-                let visible = visible(options, row + i, keys);
-                p[visible..].fill(T::ZERO);
-                ds[visible..].fill(T::ZERO);
-                for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
-                    *p = (*p - normalizer).exp();
-                    *ds = *p * (*ds - dot);
-                }
-            }
-        });
+        slopes_of_scores([p, ds], [dy, out], normalizers, row, (self.sizes, self.options));
     }
 }
 
 /// Moves gradients that lie head by head to where [`interleaved`] wants them.
 fn interleave<T: Element>(values: &[T], shape: [usize; 4]) -> FlexTensor {
     let [_, heads, rows, head] = shape;
-    let mut moved = vec![T::ZERO; values.len()];
+    let mut moved = room(values.len());
     let lines = moved.par_chunks_exact_mut((heads * head).max(1)).enumerate();
     for_each(lines, 2 * heads * head, |(line, moved)| {
         let (image, row) = (line / rows, line % rows);

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::element::Element;
+use super::simd::vectorized;
 
 /// The sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,7 @@ struct Tap {
     right: isize,
 }
 
+#[inline(always)]
 fn taps(geometry: &Geometry) -> impl Iterator<Item = Tap> {
     let (kernel, padding) = (geometry.kernel, geometry.padding.cast_signed());
     (0..kernel * kernel).map(move |i| Tap {
@@ -84,8 +86,8 @@ fn taps(geometry: &Geometry) -> impl Iterator<Item = Tap> {
     })
 }
 
+vectorized! {
 /// Writes the columns of one image: row r of `columns` starts at `r·stride`.
-#[inline(always)]
 pub(crate) fn gather<T: Element>(
     geometry: &Geometry,
     image: &[T],
@@ -105,8 +107,10 @@ pub(crate) fn gather<T: Element>(
         }
     }
 }
+}
 
 /// The outputs that have a pixel under `tap` in a channel of equal size, and those pixels.
+#[inline(always)]
 fn overlap(geometry: &Geometry, tap: Tap) -> (Range<usize>, Range<usize>) {
     let area = geometry.area();
     let shift = tap.down * geometry.size[1].cast_signed() + tap.right;
@@ -116,6 +120,7 @@ fn overlap(geometry: &Geometry, tap: Tap) -> (Range<usize>, Range<usize>) {
 }
 
 /// The outputs of each row that look beyond the left or right edge.
+#[inline(always)]
 fn edge(geometry: &Geometry, tap: Tap) -> Range<usize> {
     let width = geometry.size[1];
     let beyond = tap.right.unsigned_abs().min(width);
@@ -142,6 +147,7 @@ fn move_channel<T: Element>(geometry: &Geometry, tap: Tap, channel: &[T], row: &
 }
 
 /// The line of the image that output line `y` sees under `tap`, and the first pixel of it.
+#[inline(always)]
 fn line(geometry: &Geometry, tap: Tap, y: usize) -> Option<usize> {
     let line = (y * geometry.stride).checked_add_signed(tap.down)?;
     (line < geometry.size[0]).then_some(line * geometry.size[1])
@@ -162,8 +168,8 @@ fn pick_pixels<T: Element>(geometry: &Geometry, tap: Tap, channel: &[T], row: &m
     }
 }
 
+vectorized! {
 /// Adds columns to the pixels that [`gather`] took them from; edges in `columns` are overwritten.
-#[inline(always)]
 pub(crate) fn scatter<T: Element>(
     geometry: &Geometry,
     columns: &mut [T],
@@ -186,6 +192,7 @@ pub(crate) fn scatter<T: Element>(
             }
         }
     }
+}
 }
 
 #[inline(always)]

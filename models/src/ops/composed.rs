@@ -8,7 +8,8 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Bool, DType, Tensor, module};
 
-use super::{Activation, Causal};
+use super::adamw::ROW;
+use super::{Activation, AdamWStep, Causal};
 
 /// `f` of x in single precision where x is of a half type, back in the type of x.
 fn widened<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
@@ -114,4 +115,39 @@ pub(crate) fn conv2d(
 ) -> Tensor<4> {
     let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
     module::conv2d(x, weight, bias, options)
+}
+
+/// See [`super::adamw`].
+pub(crate) fn adamw(
+    [theta, first, second]: [Tensor<1>; 3],
+    gradient: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, .. } = step;
+    let [correction1, correction2] = step.corrections();
+    let gradient = gradient.mul_scalar(step.shrink);
+    let first = first.mul_scalar(beta1) + gradient.clone().mul_scalar(1.0 - beta1);
+    let second = second.mul_scalar(beta2) + gradient.square().mul_scalar(1.0 - beta2);
+    let denominator = second.clone().sqrt().div_scalar(correction2.sqrt()).add_scalar(epsilon);
+    let change = (first.clone() / denominator).mul_scalar(learning_rate / correction1);
+    [theta.mul_scalar(1.0 - learning_rate * weight_decay) - change, first, second]
+}
+
+/// See [`super::square_sums`].
+pub(crate) fn square_sums(x: Tensor<1>) -> Tensor<1> {
+    let n_values = x.dims()[0];
+    if n_values == 0 {
+        return x;
+    }
+    let squares = x.square();
+    let whole = n_values / ROW;
+    let mut sums = Vec::new();
+    if whole > 0 {
+        let rows: Tensor<2> = squares.clone().slice(0..whole * ROW).reshape([whole, ROW]);
+        sums.push(rows.sum_dim(1).squeeze_dim(1));
+    }
+    if whole * ROW < n_values {
+        sums.push(squares.slice(whole * ROW..n_values).sum());
+    }
+    Tensor::cat(sums, 0)
 }

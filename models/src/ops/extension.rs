@@ -14,8 +14,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 
 use super::activation::Unary;
+use super::adamw::AdamWStep;
 use super::columns::Geometry;
-use super::{activation, attention, conv2d, group_norm, layer_norm, linear};
+use super::linear::LowRankSaved;
+use super::{activation, adamw, attention, conv2d, group_norm, layer_norm, linear};
 
 /// The ops that have kernels of their own on the host.
 #[backend_extension(Flex, Autodiff)]
@@ -51,6 +53,24 @@ pub(crate) trait HostOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
+    /// See [`super::low_rank_linear`](fn@super::low_rank_linear).
+    fn host_low_rank_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+    /// See [`super::adamw`](fn@super::adamw); of constants alone.
+    fn host_adamw(
+        theta: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// Σ x² of rows of a vector; of constants alone.
+    fn host_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self>;
     /// See [`super::conv2d`](fn@super::conv2d).
     fn host_conv2d(
         x: FloatTensor<Self>,
@@ -93,6 +113,30 @@ impl HostOps for Flex {
 
     fn host_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         linear::forward(&x, &weight, &bias)
+    }
+
+    fn host_low_rank_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        down: FlexTensor,
+        up: FlexTensor,
+    ) -> FlexTensor {
+        linear::low_rank_forward([&x, &weight, &bias, &down, &up]).0
+    }
+
+    fn host_adamw(
+        theta: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        gradient: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        adamw::update(&[theta, first, second, gradient], step).into()
+    }
+
+    fn host_square_sums(x: FlexTensor) -> FlexTensor {
+        adamw::square_sums(&x)
     }
 
     fn host_conv2d(
@@ -186,6 +230,42 @@ impl<C: CheckpointStrategy> HostOps for Autodiff<Flex, C> {
             }
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
+    }
+
+    fn host_low_rank_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), down.node(), up.node()];
+        let x_tracked = x.is_tracked();
+        let [x, weight, bias, down, up] =
+            [x, weight, bias, down, up].map(FloatTensor::<Self>::into_primitive);
+        let (y, hidden) = linear::low_rank_forward([&x, &weight, &bias, &down, &up]);
+        match LowRankLinearStep.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let weight = x_tracked.then_some(weight);
+                prep.finish(LowRankSaved { x, weight, down, up, hidden }, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn host_adamw(
+        theta: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let tensors = [theta, first, second, gradient].map(FloatTensor::<Self>::into_primitive);
+        adamw::update(&tensors, step).map(FloatTensor::<Self>::new).into()
+    }
+
+    fn host_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        FloatTensor::<Self>::new(adamw::square_sums(&x.into_primitive()))
     }
 
     fn host_conv2d(
@@ -309,6 +389,20 @@ impl Backward<Flex, 3> for LinearStep {
                 x.as_ref().map(|x| linear::weight_gradient(x, &dy)),
                 bias.then(|| linear::bias_gradient(&dy)),
             ]
+        });
+    }
+}
+
+#[derive(Debug)]
+struct LowRankLinearStep;
+
+impl Backward<Flex, 3> for LowRankLinearStep {
+    type State = LowRankSaved;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        register(ops, grads, |saved, dy| {
+            let (dx, [down, up]) = linear::low_rank_backward(saved, &dy);
+            [dx, Some(down), Some(up)]
         });
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Activation;
 use super::element::{Dense, Element, tensor};
 use super::lanes::{LANES, sum, total};
-use super::parallel::{add_up, for_each};
+use super::parallel::{add_up, for_each, room};
 use super::simd::vectorized;
 
 /// The constants of one call.
@@ -109,8 +109,8 @@ fn run_forward<T: Element>(
     let (gamma, beta) = (gamma.values::<T>(), beta.values::<T>());
     let values = x.values::<T>();
     let block = sizes.block().max(1);
-    let mut y = vec![T::ZERO; values.len()];
-    let mut statistics = vec![T::ZERO; values.len() / block * 2];
+    let mut y = room(values.len());
+    let mut statistics = room(values.len() / block * 2);
     let blocks = y
         .par_chunks_exact_mut(block)
         .zip(values.par_chunks_exact(block))
@@ -119,18 +119,50 @@ fn run_forward<T: Element>(
     for_each(blocks, block, |(index, ((y, x), statistics))| {
         let first = sizes.first(index);
         let [gamma, beta] = [gamma, beta].map(|values| &values[first..][..sizes.members]);
-        vectorized(|| {
-            let [mean, scale] = moments(x, T::of(options.eps));
-            statistics.copy_from_slice(&[mean, scale]);
-            let group = Group { mean, scale, gamma, beta };
-            match options.activation {
-                Activation::None => normalize(y, x, group, |u| u),
-                Activation::Silu => normalize(y, x, group, |u| u * u.sigmoid()),
-            }
-        });
+        normalize_group(y, x, statistics, [gamma, beta], options);
     });
     let n_statistics = statistics.len();
     (tensor(y, shape), tensor(statistics, [n_statistics]))
+}
+
+vectorized! {
+    /// Normalises one group and writes its mean and 1/√(σ² + ε).
+    fn normalize_group<T: Element>(
+        y: &mut [T],
+        x: &[T],
+        statistics: &mut [T],
+        affine: [&[T]; 2],
+        options: Options,
+    ) {
+        let ([mean, scale], [gamma, beta]) = (moments(x, T::of(options.eps)), affine);
+        statistics.copy_from_slice(&[mean, scale]);
+        let group = Group { mean, scale, gamma, beta };
+        match options.activation {
+            Activation::None => normalize(y, x, group, |u| u),
+            Activation::Silu => normalize(y, x, group, silu),
+        }
+    }
+
+    /// Writes the gradient of one group of x, and of each channel Σ du·x̂ and Σ du.
+    fn group_backward<T: Element>(
+        inputs: [&[T]; 2],
+        dx: &mut [T],
+        sums: &mut [[T; 2]],
+        group: Group<'_, T>,
+        activation: Activation,
+    ) {
+        match activation {
+            Activation::None => through_activation(inputs, dx, sums, group, |_, dy| dy),
+            Activation::Silu => through_activation(inputs, dx, sums, group, silu_slope),
+        }
+        through_norm(dx, inputs[0], sums, group);
+    }
+}
+
+/// u·σ(u).
+#[inline(always)]
+fn silu<T: Element>(u: T) -> T {
+    u * u.sigmoid()
 }
 
 /// The mean and 1/√(σ² + ε), the variance from a second pass.
@@ -172,7 +204,7 @@ fn run_backward<T: Element>(saved: &Saved, dy: &FlexTensor, wanted: [bool; 2]) -
     let (gamma, beta) = (gamma.values::<T>(), beta.values::<T>());
     let (values, dy) = (x.values::<T>(), Dense::new(dy));
     let block = sizes.block().max(1);
-    let mut dx = vec![T::ZERO; values.len()];
+    let mut dx = room(values.len());
     // For every image and channel: Σ du·x̂ and Σ du.
     let mut sums = vec![[T::ZERO; 2]; values.len() / sizes.area.max(1)];
     let blocks = dx
@@ -186,13 +218,7 @@ fn run_backward<T: Element>(saved: &Saved, dy: &FlexTensor, wanted: [bool; 2]) -
         let first = sizes.first(index);
         let [gamma, beta] = [gamma, beta].map(|values| &values[first..][..sizes.members]);
         let group = Group { mean: statistics[0], scale: statistics[1], gamma, beta };
-        vectorized(|| {
-            match options.activation {
-                Activation::None => through_activation([x, dy], dx, sums, group, |_, dy| dy),
-                Activation::Silu => through_activation([x, dy], dx, sums, group, silu_slope),
-            }
-            through_norm(dx, x, sums, group);
-        });
+        group_backward([x, dy], dx, sums, group, options.activation);
     });
     Gradients {
         x: wanted[0].then(|| tensor(dx, shape)),

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::element::{Dense, Element, tensor};
 use super::group_norm::{Gradients, moments};
 use super::lanes::{sum, sum_pairs};
-use super::parallel::{add_up, for_each};
+use super::parallel::{add_up, for_each, room, zeros};
 use super::simd::vectorized;
 
 /// Rows that one task of the backward pass sums up.
@@ -46,28 +46,56 @@ fn run_forward<T: Element>(
     let [gamma, beta] = affine.map(Dense::new);
     let (gamma, beta) = (gamma.values::<T>(), beta.values::<T>());
     let values = x.values::<T>();
-    let mut y = vec![T::ZERO; values.len()];
-    let mut statistics = vec![T::ZERO; values.len() / width * 2];
+    let mut y = room(values.len());
+    let mut statistics = room(values.len() / width * 2);
     let piece = ROWS / 4;
     let pieces = y
         .par_chunks_mut(piece * width)
         .zip(values.par_chunks(piece * width))
         .zip(statistics.par_chunks_mut(piece * 2));
     for_each(pieces, piece * width, |((y, x), statistics)| {
-        vectorized(|| {
-            let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-            for ((y, x), statistics) in rows.zip(statistics.chunks_exact_mut(2)) {
-                let [mean, scale] = moments(x, T::of(eps));
-                statistics.copy_from_slice(&[mean, scale]);
-                let affine = gamma.iter().zip(beta);
-                for ((y, &x), (&gamma, &beta)) in y.iter_mut().zip(x).zip(affine) {
-                    *y = (x - mean) * scale * gamma + beta;
-                }
-            }
-        });
+        normalize_rows(y, x, statistics, [gamma, beta], T::of(eps));
     });
     let n_statistics = statistics.len();
     (tensor(y, shape), tensor(statistics, [n_statistics]))
+}
+
+vectorized! {
+    /// Writes normalised rows and, of each, mean and 1/√(σ² + ε).
+    fn normalize_rows<T: Element>(
+        y: &mut [T],
+        x: &[T],
+        statistics: &mut [T],
+        affine: [&[T]; 2],
+        eps: T,
+    ) {
+        let [gamma, beta] = affine;
+        let rows = y.chunks_exact_mut(gamma.len()).zip(x.chunks_exact(gamma.len()));
+        for ((y, x), statistics) in rows.zip(statistics.chunks_exact_mut(2)) {
+            let [mean, scale] = moments(x, eps);
+            statistics.copy_from_slice(&[mean, scale]);
+            let affine = gamma.iter().zip(beta);
+            for ((y, &x), (&gamma, &beta)) in y.iter_mut().zip(x).zip(affine) {
+                *y = (x - mean) * scale * gamma + beta;
+            }
+        }
+    }
+
+    /// Writes the gradient of rows of x and adds those of γ and β to `sums`.
+    fn rows_backward<T: Element>(
+        inputs: [&[T]; 3],
+        dx: &mut [T],
+        statistics: &[T],
+        sums: &mut [T],
+    ) {
+        let [x, dy, gamma] = inputs;
+        let rows = x.chunks_exact(gamma.len()).zip(dy.chunks_exact(gamma.len()));
+        let rows = rows.zip(dx.chunks_exact_mut(gamma.len()));
+        for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
+            let [mean, scale] = [statistics[0], statistics[1]];
+            row_backward([x, dy, gamma], dx, sums, [mean, scale]);
+        }
+    }
 }
 
 /// The gradients with respect to x and to γ and β.
@@ -84,9 +112,9 @@ fn run_backward<T: Element>(saved: &Saved, dy: &FlexTensor, wanted: [bool; 2]) -
     let width = shape[shape.num_dims() - 1].max(1);
     let (x, gamma, dy) = (Dense::new(&saved.x), Dense::new(&saved.gamma), Dense::new(dy));
     let (values, gamma, slopes) = (x.values::<T>(), gamma.values::<T>(), dy.values::<T>());
-    let mut dx = vec![T::ZERO; values.len()];
+    let mut dx = room(values.len());
     // For every piece of rows: Σ dy·x̂ and Σ dy.
-    let mut sums = vec![T::ZERO; values.len().div_ceil(ROWS * width).max(1) * 2 * width];
+    let mut sums = zeros(values.len().div_ceil(ROWS * width).max(1) * 2 * width);
     let pieces = dx
         .par_chunks_mut(ROWS * width)
         .zip(values.par_chunks(ROWS * width))
@@ -94,14 +122,7 @@ fn run_backward<T: Element>(saved: &Saved, dy: &FlexTensor, wanted: [bool; 2]) -
         .zip(T::storage(&saved.statistics).par_chunks(ROWS * 2))
         .zip(sums.par_chunks_exact_mut(2 * width));
     for_each(pieces, 2 * ROWS * width, |((((dx, x), dy), statistics), sums)| {
-        vectorized(|| {
-            let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
-            let rows = rows.zip(dx.chunks_exact_mut(width));
-            for (((x, dy), dx), statistics) in rows.zip(statistics.chunks_exact(2)) {
-                let [mean, scale] = [statistics[0], statistics[1]];
-                row_backward([x, dy, gamma], dx, sums, [mean, scale]);
-            }
-        });
+        rows_backward([x, dy, gamma], dx, statistics, sums);
     });
     Gradients {
         x: wanted[0].then(|| tensor(dx, shape)),

@@ -11,6 +11,7 @@
 )]
 
 mod activation;
+mod adamw;
 mod attention;
 mod columns;
 pub(crate) mod composed;
@@ -18,6 +19,8 @@ mod conv2d;
 mod element;
 mod extension;
 pub(crate) mod gemm;
+#[cfg(test)]
+mod golden;
 mod group_norm;
 mod lanes;
 mod layer_norm;
@@ -26,17 +29,20 @@ mod parallel;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
 
 use self::activation::Unary;
+pub use self::adamw::AdamWStep;
 use self::columns::Geometry;
 use self::extension::HostOps;
+pub use self::parallel::{n_threads, on_threads};
 
 /// Whether a query may attend to the keys after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Causal {
+pub enum Causal {
     /// Every query sees every key.
     No,
     /// Query i sees the keys 0..=i.
@@ -45,7 +51,7 @@ pub(crate) enum Causal {
 
 /// What follows a norm in the same pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// Nothing.
     None,
     /// u·σ(u).
@@ -82,7 +88,7 @@ fn or_nothing<const D: usize>(bias: Option<Tensor<1>>, x: &Tensor<D>) -> Tensor<
 /// - `q`: `[batch, heads, n_queries, head]`
 /// - `k`, `v`: `[batch, heads, n_keys, head]`
 /// - result: as `q`
-pub(crate) fn attention(
+pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
@@ -103,7 +109,7 @@ pub(crate) fn attention(
 ///
 /// - `x`, result: `[batch, channels, height, width]`
 /// - `gamma`, `beta`: `[channels]`; `groups` divides `channels`
-pub(crate) fn group_norm(
+pub fn group_norm(
     x: Tensor<4>,
     affine: [Tensor<1>; 2],
     groups: usize,
@@ -124,7 +130,7 @@ pub(crate) fn group_norm(
 ///
 /// - `x`, result: `[batch, tokens, width]`
 /// - `gamma`, `beta`: `[width]`
-pub(crate) fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<3> {
+pub fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<3> {
     if !on_host(&x) {
         return composed::layer_norm(x, gamma, beta, eps);
     }
@@ -133,7 +139,7 @@ pub(crate) fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, eps: f
 }
 
 /// Sigmoid-weighted linear unit: x·σ(x).
-pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !on_host(&x) {
         return composed::silu(x);
     }
@@ -141,7 +147,7 @@ pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// Gaussian error linear unit, exact: x·Φ(x).
-pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !on_host(&x) {
         return composed::gelu(x);
     }
@@ -149,7 +155,7 @@ pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// The sigmoid approximation that the original CLIP was trained with: x·σ(1.702·x).
-pub(crate) fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !on_host(&x) {
         return composed::quick_gelu(x);
     }
@@ -161,7 +167,7 @@ pub(crate) fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 ///
 /// - `x`: `[batch, tokens, 2·width]`; result: `[batch, tokens, width]`
-pub(crate) fn geglu(x: Tensor<3>) -> Tensor<3> {
+pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     if !on_host(&x) {
         return composed::geglu(x);
     }
@@ -174,12 +180,64 @@ pub(crate) fn geglu(x: Tensor<3>) -> Tensor<3> {
 ///
 /// - `x`: `[batch, tokens, inputs]`; `weight`: `[outputs, inputs]`; `bias`: `[outputs]`
 /// - result: `[batch, tokens, outputs]`
-pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     if !on_host(&x) {
         return composed::linear(x, weight, bias);
     }
     let bias = or_nothing(bias, &x).into_dispatch();
     Tensor::from_dispatch(Dispatch::host_linear(x.into_dispatch(), weight.into_dispatch(), bias))
+}
+
+/// An affine map with a low-rank branch beside it: x·Wᵀ + (x·Aᵀ)·Bᵀ + b, of which W and b are
+/// constants.
+///
+/// # Shapes
+///
+/// - `x`: `[batch, tokens, inputs]`; `weight`: `[outputs, inputs]`; `bias`: `[outputs]`
+/// - `down`, A: `[rank, inputs]`; `up`, B: `[outputs, rank]`
+/// - result: `[batch, tokens, outputs]`
+pub fn low_rank_linear(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    [down, up]: [Tensor<2>; 2],
+) -> Tensor<3> {
+    if !on_host(&x) {
+        let branch = composed::linear(composed::linear(x.clone(), down, None), up, None);
+        return composed::linear(x, weight, bias) + branch;
+    }
+    let bias = or_nothing(bias, &x).into_dispatch();
+    let (weight, x) = (weight.into_dispatch(), x.into_dispatch());
+    let [down, up] = [down, up].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::host_low_rank_linear(x, weight, bias, down, up))
+}
+
+/// θ, m and v after one update of AdamW with the gradient g, all `[n_values]` in f32:
+/// θ ← θ·(1 − lr·λ); m, v moving averages of c·g and (c·g)²; θ ← θ − lr/(1 − β₁ᵗ)·m / (√v/√(1 − β₂ᵗ) + ε).
+///
+/// Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2 with η = 1, as
+/// `torch.optim.AdamW`; c is the clip of the norm.
+pub fn adamw(
+    [theta, first, second]: [Tensor<1>; 3],
+    gradient: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    if !on_host(&theta) {
+        return composed::adamw([theta, first, second], gradient, step);
+    }
+    let [theta, first, second] = [theta, first, second].map(Tensor::into_dispatch);
+    let (theta, first, second) =
+        Dispatch::host_adamw(theta, first, second, gradient.into_dispatch(), step);
+    [theta, first, second].map(Tensor::from_dispatch)
+}
+
+/// Σ x² of a vector in f32 by rows, in an order that depends on its length alone; their sum is the
+/// square of the Euclidean norm.
+pub fn square_sums(x: Tensor<1>) -> Tensor<1> {
+    if !on_host(&x) {
+        return composed::square_sums(x);
+    }
+    Tensor::from_dispatch(Dispatch::host_square_sums(x.into_dispatch()))
 }
 
 /// Cross-correlation with a square kernel, zero padding, plus a bias.
@@ -188,7 +246,7 @@ pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -
 ///
 /// - `x`: `[batch, inputs, height, width]`; `weight`: `[outputs, inputs, k, k]`; `bias`: `[outputs]`
 /// - result: `[batch, outputs, (height + 2·padding − k)/stride + 1, …]`
-pub(crate) fn conv2d(
+pub fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
@@ -196,7 +254,9 @@ pub(crate) fn conv2d(
     padding: usize,
 ) -> Tensor<4> {
     let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
-    if !on_host(&x) || !geometry.small() {
+    // The columns of large images are left to burn, and with them the gradient of a weight over them.
+    let ours = geometry.small() || geometry.in_tiles() && !weight.is_require_grad();
+    if !on_host(&x) || !ours {
         return composed::conv2d(x, weight, bias, stride, padding);
     }
     let bias = or_nothing(bias, &x).into_dispatch();

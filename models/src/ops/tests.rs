@@ -224,7 +224,9 @@ fn gated_unit_is_differentiated_rightly() {
 #[test]
 fn linear_is_differentiated_rightly() {
     type Linear = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
-    for (shape, outputs) in [([1, 1, 3], 5), ([2, 7, 4], 3), ([3, 401, 6], 10)] {
+    for (shape, outputs) in
+        [([1, 1, 3], 5), ([2, 7, 4], 3), ([3, 401, 6], 10), ([1, 20, 6], 201), ([2, 9, 150], 5)]
+    {
         for biased in [true, false] {
             let with = |op: Linear| {
                 move |operands: Operands| {
@@ -243,6 +245,83 @@ fn linear_is_differentiated_rightly() {
 }
 
 #[test]
+fn a_low_rank_branch_is_differentiated_rightly() {
+    for (shape, outputs, rank) in
+        [([1, 1, 3], 5, 1), ([2, 7, 4], 3, 2), ([3, 401, 6], 10, 4), ([1, 20, 140], 201, 3)]
+    {
+        for biased in [true, false] {
+            let weight = || flat(numbers(outputs * shape[2], 91), DType::F64);
+            let of = |x: &Tensor<3>, values: Tensor<1>| values.cast(x.dtype());
+            let bias =
+                |x: &Tensor<3>| biased.then(|| of(x, flat(numbers(outputs, 92), DType::F64)));
+            let with = |fused: bool| {
+                move |operands: Operands| {
+                    let mut operands = operands.into_iter();
+                    let x = take(&mut operands, shape);
+                    let factors: [Tensor<2>; 2] =
+                        [[rank, shape[2]], [outputs, rank]].map(|n| take(&mut operands, n));
+                    let weight = of(&x, weight()).reshape([outputs, shape[2]]);
+                    let bias = bias(&x);
+                    if fused {
+                        return flatten(super::low_rank_linear(x, weight, bias, factors));
+                    }
+                    let [down, up] = factors;
+                    let branch = composed::linear(x.clone(), down, None);
+                    flatten(composed::linear(x, weight, bias) + composed::linear(branch, up, None))
+                }
+            };
+            let sizes = [shape.iter().product(), rank * shape[2], outputs * rank];
+            let name = format!("low rank {shape:?} {outputs} {rank}");
+            check(&name, &sizes, &with(true), &with(false));
+        }
+    }
+}
+
+/// With B = 0 the branch adds zeros: an adapter that was not trained leaves the base's bits.
+#[test]
+fn a_branch_of_zeros_leaves_every_bit() {
+    for [tokens, inputs, outputs] in [[1, 3, 5], [77, 40, 300], [900, 24, 33]] {
+        let x = flat(numbers(tokens * inputs, 1), DType::F32).reshape([1, tokens, inputs]);
+        let weight = flat(numbers(outputs * inputs, 2), DType::F32).reshape([outputs, inputs]);
+        let down = flat(numbers(4 * inputs, 3), DType::F32).reshape([4, inputs]);
+        let up = Tensor::<2>::zeros([outputs, 4], &Device::flex());
+        let bias = flat(numbers(outputs, 4), DType::F32);
+        let plain = super::linear(x.clone(), weight.clone(), Some(bias.clone()));
+        let beside = super::low_rank_linear(x, weight, Some(bias), [down, up]);
+        assert_eq!(values(flatten(plain)), values(flatten(beside)));
+    }
+}
+
+#[test]
+fn the_update_is_that_of_its_composed_body() {
+    let step = super::AdamWStep {
+        learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        number: 7,
+        shrink: 0.3,
+    };
+    for n in [1, 33, 20_011] {
+        let [theta, first, second, gradient] =
+            [1, 2, 3, 4].map(|seed| flat(numbers(n, seed), DType::F32));
+        let state = [theta, first, second.square()];
+        let found = super::adamw(state.clone(), gradient.clone(), step);
+        let expected = composed::adamw(state, gradient.clone(), step);
+        for (found, expected) in found.into_iter().zip(expected) {
+            let distance = distance(&values(found), &values(expected));
+            assert!(distance <= 1e-6, "{n}: {distance}");
+        }
+        let sum = |sums: Tensor<1>| values(sums).iter().sum::<f64>();
+        let exact = values(gradient.clone()).iter().map(|x| x * x).sum::<f64>();
+        let [ours, theirs] =
+            [super::square_sums(gradient.clone()), composed::square_sums(gradient)].map(sum);
+        assert!((ours / exact - 1.0).abs() < 1e-5 && (theirs / exact - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
 fn convolution_is_differentiated_rightly() {
     type Conv = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, usize, usize) -> Tensor<4>;
     let cases = [
@@ -257,6 +336,13 @@ fn convolution_is_differentiated_rightly() {
         ([2, 2, 6, 6], 3, 3, 1, 0),
         ([2, 2, 4, 4], 3, 1, 2, 0),
         ([19, 2, 17, 16], 3, 3, 1, 1),
+        // In tiles.
+        ([2, 3, 13, 14], 5, 3, 1, 1),
+        ([1, 18, 8, 5], 17, 3, 1, 1),
+        // Few images, many channels.
+        ([1, 66, 4, 4], 70, 3, 2, 1),
+        ([3, 70, 2, 2], 66, 3, 1, 1),
+        ([1, 65, 3, 3], 80, 1, 1, 0),
     ];
     for (shape, outputs, kernel, stride, padding) in cases {
         for biased in [true, false] {
@@ -401,9 +487,23 @@ fn a_sample_does_not_depend_on_its_company() {
             }
         }
     }
-    for [side, channels, outputs, kernel] in
-        [[2, 16, 8, 3], [4, 64, 33, 3], [1, 7, 3, 1], [8, 16, 16, 1], [16, 4, 8, 3], [64, 3, 16, 3]]
-    {
+    for [tokens, inputs, outputs] in [[1, 3, 5], [16, 70, 300], [100, 8, 64]] {
+        assert_same_alone("low rank", [1, tokens, inputs], &|x: Tensor<3>| {
+            let factors = [weights([4, inputs]), weights([outputs, 4])];
+            flatten(super::low_rank_linear(x, weights([outputs, inputs]), None, factors))
+        });
+    }
+    for [side, channels, outputs, kernel] in [
+        [2, 16, 8, 3],
+        [4, 64, 33, 3],
+        [4, 64, 130, 3],
+        [1, 7, 3, 1],
+        [8, 16, 16, 1],
+        [8, 16, 80, 1],
+        [8, 20, 36, 3],
+        [16, 4, 8, 3],
+        [64, 3, 16, 3],
+    ] {
         assert_same_alone("convolution", [1, channels, side, side], &|x: Tensor<4>| {
             let weight = weights([outputs, channels * kernel * kernel]);
             let weight = weight.reshape([outputs, channels, kernel, kernel]);

@@ -15,6 +15,7 @@ use encoder::Encoder;
 
 use crate::error::ModelError;
 use crate::layer::{Conv2d, Window};
+use crate::ops;
 use crate::source::Builder;
 use crate::visit::network;
 
@@ -89,10 +90,13 @@ impl AutoencoderKL {
         if height == 0 || width == 0 || height % multiple != 0 || width % multiple != 0 {
             return Err(ModelError::Size { found: [height, width], multiple });
         }
-        let mut moments = self.encoder.forward(pixels);
-        if let Some(quant_conv) = &self.quant_conv {
-            moments = quant_conv.forward(moments);
-        }
+        let moments = ops::on_threads(&self.device(), || {
+            let moments = self.encoder.forward(pixels);
+            match &self.quant_conv {
+                Some(quant_conv) => quant_conv.forward(moments),
+                None => moments,
+            }
+        });
         let parts = moments.chunk(2, 1);
         Ok(Posterior { mean: parts[0].clone(), log_variance: parts[1].clone().clamp(-30.0, 20.0) })
     }
@@ -105,10 +109,10 @@ impl AutoencoderKL {
 
     /// Pictures from the VAE's own latents.
     pub fn pixels_from_unscaled(&self, unscaled: Tensor<4>) -> Tensor<4> {
-        match &self.post_quant_conv {
+        ops::on_threads(&self.device(), || match &self.post_quant_conv {
             Some(post_quant_conv) => self.decoder.forward(post_quant_conv.forward(unscaled)),
             None => self.decoder.forward(unscaled),
-        }
+        })
     }
 
     /// Where the tensors are.
