@@ -56,9 +56,13 @@ check-cuda:
 schema:
     cargo run --release --bin populate -- schema recipe > recipes/schema.json
 
-# Times of one training step and three forwards on the embedded base.
+# populate beside diffusers and PEFT, by turns; makes a Python environment in .peer the first time.
 bench:
-    cargo run --release --bin populate -- plan recipes/le-depeupleur.yaml
+    scripts/bench/side_by_side
+
+# Each op by itself.
+bench-ops:
+    cargo bench -p acceptance --bench ops
 
 # Trains a base like the embedded one, and its evaluator, from nothing; hours on a CPU.
 postcards:

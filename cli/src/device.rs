@@ -186,8 +186,9 @@ pub(crate) fn check_compiler() -> Result<(), DeviceError> {
         (None, true) => "the library `libnvrtc` is not found".to_owned(),
     };
     let remedy =
-        "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime and \
-                  nvidia-cuda-cccl, and set CUDA_PATH to the folder that holds `include`"
+        "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime, \
+         nvidia-cuda-cccl and nvidia-cuda-crt (of CUDA 12: nvidia-cuda-nvcc-cu12) merged into one \
+         folder, and set CUDA_PATH to the folder that holds `include`"
             .to_owned();
     Err(DeviceError::Misconfigured { missing, remedy })
 }
@@ -197,7 +198,9 @@ fn missing_header(root: Option<&Path>) -> Option<String> {
     let Some(root) = root else {
         return Some("no CUDA toolkit is found, and CUDA_PATH is not set".to_owned());
     };
-    let headers = ["cuda_fp16.h", "cuda_bf16.h", "mma.h"];
+    // The last is what `mma.h` includes: without it the kernels of the tensor cores alone fail, and
+    // the program is only slow.
+    let headers = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h"];
     let include = root.join("include");
     let missing = headers.iter().map(|name| include.join(name)).find(|path| !path.is_file())?;
     Some(format!("`{}` is missing", missing.display()))

@@ -275,6 +275,14 @@ pub(crate) fn simd_level() -> &'static str {
     std::env::consts::ARCH
 }
 
+/// Most memory that this process held so far, in bytes; `None` where the system does not tell.
+pub(crate) fn peak_bytes() -> Option<u64> {
+    let status = text_of("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// The trimmed text of a small file that the system keeps; `None` if there is none.
 pub(crate) fn text_of(path: &str) -> Option<String> {
     let bytes = checkpoints::fs::read(Path::new(path)).ok()?;

@@ -5,6 +5,7 @@
 //! how files are written and what the networks compute belong to the crates below; what was learned
 //! is judged by `eval`, from disk.
 
+pub mod bench;
 pub mod cache;
 pub mod class_images;
 pub mod divergence;

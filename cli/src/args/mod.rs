@@ -1,6 +1,7 @@
 //! The command line: verbs and the flags that say where and how, never what.
 
 mod adapters;
+mod bench;
 mod generate;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceChoice;
 pub(crate) use adapters::*;
+pub(crate) use bench::*;
 pub(crate) use generate::*;
 
 /// Settles a concept in a diffusion model and counts who had to leave.
@@ -72,6 +74,8 @@ pub(crate) enum Verb {
     Resize(ResizeArguments),
     /// Say what is in a file of tensors, a base or a run directory; verifies its hashes.
     Inspect(InspectArguments),
+    /// Time a part of the work on given weights.
+    Bench(BenchArguments),
     /// Check this machine: processor, GPU, sensors, storage, embedded base.
     Doctor(DoctorArguments),
     /// Print a JSON Schema.
@@ -97,6 +101,7 @@ impl Verb {
             | Self::Extract(_)
             | Self::Resize(_)
             | Self::Inspect(_)
+            | Self::Bench(_)
             | Self::Doctor(_)
             | Self::Schema(_)
             | Self::Completions(_) => false,

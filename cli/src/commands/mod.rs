@@ -1,5 +1,6 @@
 //! One file per verb, and what they all get.
 
+mod bench;
 mod census;
 mod completions;
 mod convert;
@@ -103,6 +104,7 @@ pub(crate) fn execute(
         Verb::Extract(arguments) => extract::execute(arguments, &job),
         Verb::Resize(arguments) => resize::execute(arguments, &job),
         Verb::Inspect(arguments) => inspect::execute(arguments, &job),
+        Verb::Bench(arguments) => bench::execute(arguments, &job),
         Verb::Doctor(arguments) => doctor::execute(arguments, &job),
         Verb::Schema(arguments) => Ok(schema::execute(arguments, &job)),
         Verb::Completions(arguments) => Ok(completions::execute(arguments, &job)),

@@ -30,6 +30,7 @@ fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     let opened = Opened::of(recipe)?;
     stage::warn_of(&opened.dataset, job.terminal);
     let device = job.device()?;
+    let precision = stage::precision(recipe, &device)?.name();
     let n_pictures = opened.dataset.of_role(Role::Instance).len() as u64;
     let training = Training::of(recipe, n_pictures);
     let census = match &recipe.census {
@@ -45,10 +46,12 @@ fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     lines.push(format!("base: {base} ({})", family.title()));
     lines.push(format!("run: {}", opened.run_id(recipe, None)));
     lines.push(format!("device: {}", device.name));
+    lines.push(format!("precision: {precision} in the UNet"));
     lines.extend(training.lines());
     lines.extend(census.iter().flat_map(Census::lines));
     lines.extend(estimate(&training, census.as_ref(), &timing));
-    let record = record(recipe, &opened, (&training, census.as_ref()), &timing);
+    let mut record = record(recipe, &opened, (&training, census.as_ref()), &timing);
+    record["precision"] = json!(precision);
     job.give(&lines.join("\n"), &record);
     Ok(Outcome::Done)
 }

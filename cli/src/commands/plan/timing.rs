@@ -15,7 +15,7 @@ use trainer::trainee::Trainee;
 
 use crate::commands::Job;
 use crate::device::ChosenDevice;
-use crate::environment::{Stopwatch, text_of};
+use crate::environment::{Stopwatch, peak_bytes};
 use crate::error::JobError;
 use crate::stage::{self, Opened};
 
@@ -44,10 +44,11 @@ pub(super) fn measure(
     device: &ChosenDevice,
     job: &Job<'_>,
 ) -> Result<Timing, JobError> {
-    let base = stage::load_base(recipe, opened, &device.device)?;
+    let base = stage::load_base(recipe, opened, device)?;
     stage::check_prediction(recipe, &base)?;
     stage::warn_of_side(recipe, &base, job.terminal);
     stage::warn_of_weighting(recipe, &base, job.terminal);
+    stage::warn_of_precision(&base, job.terminal);
     let forward_secs = forward_secs(recipe, &base)?;
     let step_secs = step_secs(recipe, opened, &base, job)?;
     Ok(Timing { forward_secs, step_secs, peak_bytes: peak_bytes() })
@@ -117,11 +118,4 @@ fn step_secs(
     let clock = Stopwatch::start();
     one_step(&plan, &batches, &mut state, &mut trainee, &never)?;
     Ok(n_parts * clock.seconds())
-}
-
-fn peak_bytes() -> Option<u64> {
-    let status = text_of("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
