@@ -185,11 +185,10 @@ pub(crate) fn check_compiler() -> Result<(), DeviceError> {
         (Some(header), _) => header,
         (None, true) => "the library `libnvrtc` is not found".to_owned(),
     };
-    let remedy =
-        "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime, \
+    let remedy = "install the CUDA toolkit, or the wheels nvidia-cuda-nvrtc, nvidia-cuda-runtime, \
          nvidia-cuda-cccl and nvidia-cuda-crt (of CUDA 12: nvidia-cuda-nvcc-cu12) merged into one \
          folder, and set CUDA_PATH to the folder that holds `include`"
-            .to_owned();
+        .to_owned();
     Err(DeviceError::Misconfigured { missing, remedy })
 }
 

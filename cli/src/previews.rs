@@ -91,7 +91,16 @@ impl Previews {
     }
 
     fn rows(&self, base: &Base, stop: &AtomicBool) -> Result<Vec<Vec<RgbImage>>, JobError> {
-        let base = &base.unparked();
+        if self.spec.prompts.is_empty() || self.spec.seeds.is_empty() {
+            return Ok(vec![Vec::new(); self.spec.prompts.len()]);
+        }
+        let rows = self.drawn(&base.unparked(), stop);
+        // What was brought onto a card for this goes before the next step asks for memory.
+        self.base.device.memory_cleanup();
+        rows
+    }
+
+    fn drawn(&self, base: &Base, stop: &AtomicBool) -> Result<Vec<Vec<RgbImage>>, JobError> {
         let shape = self.method.latent_shape;
         let start = |&seed: &u64| Start::of_seed(seed, shape, Purpose::Preview);
         let starts: Vec<Start> = self.spec.seeds.iter().map(start).collect();

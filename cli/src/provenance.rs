@@ -75,12 +75,31 @@ pub(crate) fn tensors_sha256(files: &[PathBuf]) -> Result<BTreeMap<String, Strin
 }
 
 /// Says once that a resumed run cannot be compared bit for bit any more.
-pub(crate) fn warn_of_other_numerics(
+///
+/// # Errors
+///
+/// [`JobError::Usage`] if the UNet was computed in another precision: what follows would not be the
+/// same training.
+pub(crate) fn check_other_numerics(
     folder: &RunFolder,
     attempt: &Attempt,
     terminal: &Terminal,
 ) -> Result<(), JobError> {
     let Some(last) = attempts(folder)?.pop() else { return Ok(()) };
+    // Attempts of programs that knew no other were in f32.
+    let precision = |attempt: &Attempt| {
+        attempt.numerics.get("precision").cloned().unwrap_or_else(|| "f32".to_owned())
+    };
+    let [before, now] = [&last, attempt].map(precision);
+    if before != now {
+        return Err(JobError::Usage {
+            message: format!("the run was computed in {before} so far, and would go on in {now}"),
+            hint: Some(format!(
+                "go on where it was begun, or set `precision: {now}` in the base of the recipe: \
+                 that is another run"
+            )),
+        });
+    }
     let differs = |key: &&String| last.numerics.get(*key) != attempt.numerics.get(*key);
     let keys: Vec<&str> = attempt.numerics.keys().filter(differs).map(String::as_str).collect();
     if !keys.is_empty() {
@@ -120,7 +139,7 @@ pub(crate) fn versions() -> BTreeMap<String, String> {
 }
 
 /// The version of burn that the workspace pins.
-const BURN_VERSION: &str = "0.22.1";
+pub(crate) const BURN_VERSION: &str = "0.22.1";
 
 /// The commit that the program was built from; nothing outside a checkout.
 pub(crate) fn sources() -> Option<Sources> {

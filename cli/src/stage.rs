@@ -193,6 +193,14 @@ pub(crate) fn precision_on(
     Ok(Precision::F32)
 }
 
+/// Whether what a recipe trains is an adapter of the denoiser and of nothing else.
+pub(crate) fn trains_unet_alone(recipe: &Recipe) -> bool {
+    match &recipe.adapter {
+        AdapterSpec::Lora(spec) => spec.targets.iter().all(|target| target.starts_with("unet.")),
+        AdapterSpec::Full(_) => false,
+    }
+}
+
 /// Loads the base of a recipe in the precision that it has on this device.
 pub(crate) fn load_base(
     recipe: &Recipe,

@@ -35,8 +35,8 @@ impl TensorSource for Weights {
 
 /// Number format in which the UNet of a base holds its weights and activations.
 ///
-/// What is trained beside it stays f32 in either: factors, gradients, the optimizer's state and the
-/// loss.
+/// What is trained beside it stays f32 in either: factors, the optimizer's state and the loss. In a
+/// product beside bf16 weights a factor is rounded to bf16, and so is the gradient that comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.

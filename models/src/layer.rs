@@ -47,8 +47,7 @@ impl Linear {
             return ops::linear(x, self.weight.clone(), self.bias.clone());
         }
         let mut active = self.adapters.iter().filter(|adapter| !adapter.is_off());
-        let alone =
-            |adapter: &&LowRank<2>| adapter.dropout.is_none() && !self.weight.is_require_grad();
+        let alone = |adapter: &&LowRank<2>| adapter.dropout.is_none();
         let mut y = match active.clone().next().filter(alone) {
             Some(adapter) => {
                 active.next();

@@ -62,7 +62,7 @@ class Row:
 def mini(work, batch, target):
     """Row of the miniature UNet on 16 x 16 latents."""
     rank = 8 if work == "step" else None
-    return Row(f"mini-{work}-{batch}", work, "mini", batch, 10, 2, 16, rank, target, 0.7)
+    return Row(f"mini-{work}-{batch}", work, "mini", batch, 10, 2, 16, rank, target, 0.6)
 
 
 CUDA_TARGET = round(1 / 1.2, 3)
@@ -72,8 +72,8 @@ ROWS = [
     mini("step", 32, 0.8),
     mini("forward", 8, 0.8),
     mini("forward", 32, 0.8),
-    Row("sd15-step-32", "step", "sd15", 1, 3, 1, 32, 16, 0.9, 0.6),
-    Row("sd15-step-64", "step", "sd15", 1, 2, 1, 64, 16, 0.9, 0.6),
+    Row("sd15-step-32", "step", "sd15", 1, 3, 1, 32, 16, 0.9, 0.7),
+    Row("sd15-step-64", "step", "sd15", 1, 2, 1, 64, 16, 0.9, 0.7),
     Row("mini-decode", "decode", "mini", 8, 10, 2, 16),
     Row("sd15-decode-32", "decode", "sd15", 1, 2, 1, 32),
     Row("mini-encode", "encode", "mini", 8, 10, 2, 16, usual=False),

@@ -5,10 +5,10 @@
 //! a dataset and is left out, as it is on the other side of the comparison.
 
 use burn::tensor::{Device, Tensor};
-use models::adapter;
 use models::base::{host_values, tensor_from_host, timesteps};
 use models::ops::on_threads;
 use models::unet::{AddedConditions, UNet2DConditionModel};
+use models::{ModelError, adapter};
 use recipes::{LoraInit, LoraSpec, OptimizerSpec, draws};
 
 use crate::error::TrainError;
@@ -32,7 +32,7 @@ pub struct InputShape {
 pub struct Inputs {
     /// `[batch, in_channels, latent, latent]`.
     pub noisy: Tensor<4>,
-    /// As `noisy`.
+    /// `[batch, out_channels, latent, latent]`.
     pub target: Tensor<4>,
     /// `[batch]`, in `0..1000`.
     pub timesteps: Tensor<1>,
@@ -44,42 +44,53 @@ pub struct Inputs {
 
 impl Inputs {
     /// The inputs of one step, a function of its number.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Config`] for a configuration whose added conditions do not fit each other.
     pub fn draw(
         unet: &UNet2DConditionModel,
         shape: InputShape,
         step: u64,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, ModelError> {
         let InputShape { batch, latent, tokens } = shape;
         let config = unet.config();
         let normals = |purpose: &str, n_values: usize| {
             let mut stream = draws::keyed(step, purpose);
             draws::normals(&mut stream, n_values)
         };
-        let image = [batch, config.in_channels, latent, latent];
-        let image = |purpose: &str| {
-            tensor_from_host(normals(purpose, image.iter().product()), image, device)
+        let image = |purpose: &str, channels: usize| {
+            let shape = [batch, channels, latent, latent];
+            tensor_from_host(normals(purpose, shape.iter().product()), shape, device)
         };
         let mut stream = draws::keyed(step, "timestep");
         let levels: Vec<f64> = (0..batch).map(|_| draws::below(&mut stream, 1000) as f64).collect();
         let width = config.cross_attention_dim;
         let context = normals("context", batch * tokens * width);
         let added = config.text_time.map(|text_time| {
-            let width = text_time.input_width - 6 * text_time.time_width;
+            let width = text_time.input_width.checked_sub(6 * text_time.time_width);
+            let width = width.ok_or_else(|| ModelError::Config {
+                file: "unet/config.json".to_owned(),
+                field: "projection_class_embeddings_input_dim".to_owned(),
+                found: text_time.input_width.to_string(),
+                expected: format!("at least {}, six sizes", 6 * text_time.time_width),
+            })?;
             let pooled = normals("pooled", batch * width);
             let sizes = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0].repeat(batch);
-            AddedConditions {
+            Ok::<_, ModelError>(AddedConditions {
                 pooled_text: tensor_from_host(pooled, [batch, width], device),
                 time_ids: tensor_from_host(sizes, [batch, 6], device),
-            }
+            })
         });
-        Self {
-            noisy: image("noisy"),
-            target: image("target"),
+        let added = added.transpose()?;
+        Ok(Self {
+            noisy: image("noisy", config.in_channels),
+            target: image("target", config.out_channels),
             timesteps: timesteps(&levels, device),
             context: tensor_from_host(context, [batch, tokens, width], device),
             added,
-        }
+        })
     }
 }
 
@@ -178,6 +189,8 @@ impl StepBench {
         flat.install(&mut visit, theta);
         let shrink = clip(norm(&gradient)?, 1.0);
         *theta = adamw.update(optimizer, 1e-4, theta.clone(), (gradient, shrink));
+        // The update belongs to the step: on a card nothing else waits for it.
+        host_values(theta.clone().slice(0..1))?;
         Ok(value.first().copied().map_or(f64::NAN, f64::from))
     }
 }
@@ -198,7 +211,7 @@ mod tests {
             let mut bench = StepBench::new(unet, 2, &targets, &device).unwrap();
             let before = host_values(bench.theta.clone()).unwrap();
             let losses = [0, 1].map(|step| {
-                let inputs = Inputs::draw(bench.unet(), shape, step, &device);
+                let inputs = Inputs::draw(bench.unet(), shape, step, &device).unwrap();
                 bench.step(inputs, Activations::Kept).unwrap()
             });
             assert!(losses.iter().all(|loss| loss.is_finite()));

@@ -70,7 +70,7 @@ impl Texts {
 
 impl Cache {
     /// Encodes all captions and pictures of `dataset`; `None` if a stop was requested, which is seen
-    /// at every batch of captions and every picture.
+    /// at every batch of captions and of pictures.
     ///
     /// Pictures are decoded on threads of their own while those before them are encoded. The result
     /// depends neither on their number nor, on a CPU, on how many pictures are encoded together.

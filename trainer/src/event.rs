@@ -18,7 +18,7 @@ pub enum Event {
         total: usize,
     },
     /// Captions or pictures of which is known what the frozen networks say. Of each kind the first
-    /// such event has 0 done and the last one all.
+    /// such event has 0 done and, unless a stop was requested, the last one all.
     Cached {
         /// Which of both.
         what: Encoded,

@@ -57,7 +57,7 @@ pub enum Fitted {
 /// writes the result.
 ///
 /// On a CPU an interrupted and resumed run gives the same bytes as an uninterrupted one. A stop
-/// request is seen at every batch of captions, every picture and every micro-batch; the checkpoint
+/// request is seen at every batch of captions or pictures and every micro-batch; the checkpoint
 /// then belongs to the last finished step.
 ///
 /// # Errors

@@ -208,7 +208,7 @@ fn forward_backward(
             return Err(plan.divergence(at, samples, ("loss", value)));
         }
     }
-    // Leaves share the old values; without them the update can work in place.
+    // Leaves share the old values.
     state.install(trainee);
     Ok(Some(sums))
 }

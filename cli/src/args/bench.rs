@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+
+use super::PrecisionName;
 
 /// What to time.
 #[derive(Debug, Clone, Args)]
@@ -54,8 +56,8 @@ pub(crate) struct DenoiserArguments {
     #[arg(long, value_name = "N", default_value_t = 77, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) tokens: u32,
     /// Type in which the UNet computes.
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = ComputeName::F32)]
-    pub(crate) dtype: ComputeName,
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32)]
+    pub(crate) dtype: PrecisionName,
     /// How often, and how many at once.
     #[command(flatten)]
     pub(crate) repeat: RepeatArguments,
@@ -107,23 +109,4 @@ pub(crate) struct TextArguments {
     /// How often, and how many at once.
     #[command(flatten)]
     pub(crate) repeat: RepeatArguments,
-}
-
-/// Types in which a network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ComputeName {
-    /// Single precision.
-    F32,
-    /// bfloat16, with single precision where it matters.
-    Bf16,
-}
-
-impl ComputeName {
-    /// As on the command line.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
 }

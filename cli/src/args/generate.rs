@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use recipes::WeightsSource;
+use recipes::{BasePrecision, WeightsSource};
 
 /// Longest side of a picture in pixels.
 const MAX_SIDE_PX: usize = 16_384;
@@ -237,6 +237,17 @@ pub(crate) enum PrecisionName {
     F32,
     /// bfloat16; slower than f32 on a processor.
     Bf16,
+}
+
+impl PrecisionName {
+    /// As recipes say it.
+    pub(crate) const fn asked(self) -> BasePrecision {
+        match self {
+            Self::Auto => BasePrecision::Auto,
+            Self::F32 => BasePrecision::F32,
+            Self::Bf16 => BasePrecision::Bf16,
+        }
+    }
 }
 
 /// Yes or no.

@@ -4,22 +4,25 @@
 use std::path::{Path, PathBuf};
 
 use checkpoints::folder::ComponentFiles;
-use models::base::{host_values, load_text_encoder, load_unet_with, load_vae, tensor_from_host};
+use models::base::{
+    Precision, host_values, load_text_encoder, load_unet_with, load_vae, tensor_from_host,
+};
 use models::unet::UNet2DConditionModel;
 use models::{Network, Slot, Tensor, Visitor};
-use recipes::{BasePrecision, draws};
+use recipes::draws;
 use serde_json::{Map, Value, json};
 use trainer::bench::{InputShape, Inputs, StepBench};
 use trainer::objective::Activations;
 
 use super::{Job, Outcome};
 use crate::args::{
-    AutoencoderArguments, BenchArguments, BenchWork, ComputeName, DenoiserArguments,
-    RepeatArguments, StepArguments, TextArguments,
+    AutoencoderArguments, BenchArguments, BenchWork, DenoiserArguments, RepeatArguments,
+    StepArguments, TextArguments,
 };
 use crate::device::ChosenDevice;
 use crate::environment::{Stopwatch, peak_bytes};
 use crate::error::JobError;
+use crate::provenance::BURN_VERSION;
 use crate::stage;
 
 /// Times the work and prints its figures.
@@ -114,7 +117,7 @@ impl Figures {
             "peak_device_mib": device_mib(device),
             "peak_rss_mib": peak_bytes().map(|bytes| bytes as f64 / f64::from(1_u32 << 20)),
             "version": env!("CARGO_PKG_VERSION"),
-            "burn": "0.22.1",
+            "burn": BURN_VERSION,
         });
         if let Value::Object(record) = &mut record {
             record.extend(self.details.clone());
@@ -123,7 +126,7 @@ impl Figures {
     }
 }
 
-/// Most memory that the card's pools held, in MiB; `None` for the processor.
+/// Memory that the card's pools hold at the end, in MiB: they do not shrink; `None` for the processor.
 fn device_mib(device: &ChosenDevice) -> Option<f64> {
     let usage = device.cuda_index.and_then(|_| device.device.memory_pool_usage())?;
     Some(usage.bytes_reserved as f64 / f64::from(1_u32 << 20))
@@ -167,11 +170,7 @@ fn denoiser(
     arguments: &DenoiserArguments,
     device: &ChosenDevice,
 ) -> Result<(UNet2DConditionModel, InputShape, Value), JobError> {
-    let precision = match arguments.dtype {
-        ComputeName::F32 => BasePrecision::F32,
-        ComputeName::Bf16 => BasePrecision::Bf16,
-    };
-    let precision = stage::precision_on(device, precision)?;
+    let precision = stage::precision_on(device, arguments.dtype.asked())?;
     let files = component(&arguments.unet, "unet")?;
     let mut unet = load_unet_with(&files, &device.device, precision)?;
     let latent = arguments.latent.map(|side| side as usize);
@@ -181,7 +180,7 @@ fn denoiser(
         tokens: arguments.tokens as usize,
     };
     let details = json!({
-        "latent": shape.latent, "tokens": shape.tokens, "dtype": arguments.dtype.word(),
+        "latent": shape.latent, "tokens": shape.tokens, "dtype": precision.name(),
         "total": n_parameters(&mut unet),
     });
     Ok((unet, shape, details))
@@ -196,7 +195,7 @@ fn step(arguments: &StepArguments, device: &ChosenDevice) -> Result<Figures, Job
     let activations =
         if arguments.activation_recompute { Activations::Recomputed } else { Activations::Kept };
     Figures::new("step", arguments.denoiser.repeat, details, |index| {
-        let inputs = Inputs::draw(bench.unet(), shape, index, &device.device);
+        let inputs = Inputs::draw(bench.unet(), shape, index, &device.device)?;
         bench.step(inputs, activations)?;
         Ok(())
     })
@@ -206,7 +205,7 @@ fn forward(arguments: &DenoiserArguments, device: &ChosenDevice) -> Result<Figur
     let (unet, shape, details) = denoiser(arguments, device)?;
     Figures::new("forward", arguments.repeat, details, |index| {
         let Inputs { noisy, timesteps, context, added, .. } =
-            Inputs::draw(&unet, shape, index, &device.device);
+            Inputs::draw(&unet, shape, index, &device.device)?;
         finish(unet.forward(noisy, timesteps, &context, added.as_ref())?)
     })
 }
@@ -215,7 +214,7 @@ fn decode(arguments: &AutoencoderArguments, device: &ChosenDevice) -> Result<Fig
     let vae = load_vae(&component(&arguments.vae, "vae")?, &device.device)?;
     let (batch, side) = (arguments.repeat.batch as usize, arguments.latent as usize);
     let shape = [batch, vae.config().latent_channels, side, side];
-    let details = json!({ "latent": side, "dtype": ComputeName::F32.word() });
+    let details = json!({ "latent": side, "dtype": Precision::F32.name() });
     Figures::new("decode", arguments.repeat, details, |index| {
         let latents = normal(shape, index, device);
         finish(vae.pixels_from_latents(latents))
@@ -226,9 +225,10 @@ fn encode(arguments: &AutoencoderArguments, device: &ChosenDevice) -> Result<Fig
     let vae = load_vae(&component(&arguments.vae, "vae")?, &device.device)?;
     let (batch, side) = (arguments.repeat.batch as usize, arguments.latent as usize);
     let side_px = side * vae.config().factor();
-    let details = json!({ "latent": side, "dtype": ComputeName::F32.word() });
+    let channels = vae.config().in_channels;
+    let details = json!({ "latent": side, "dtype": Precision::F32.name() });
     Figures::new("encode", arguments.repeat, details, |index| {
-        let pixels = normal([batch, 3, side_px, side_px], index, device);
+        let pixels = normal([batch, channels, side_px, side_px], index, device);
         finish(vae.posterior_from_pixels(pixels)?.mean)
     })
 }
@@ -238,7 +238,7 @@ fn text(arguments: &TextArguments, device: &ChosenDevice) -> Result<Figures, Job
     let encoder = load_text_encoder(&files, &device.device)?;
     let (n_tokens, n_words) =
         (encoder.config().max_position_embeddings, encoder.config().vocab_size as u64);
-    let details = json!({ "tokens": n_tokens, "dtype": ComputeName::F32.word() });
+    let details = json!({ "tokens": n_tokens, "dtype": Precision::F32.name() });
     Figures::new("text", arguments.repeat, details, |index| {
         let mut stream = draws::keyed(index, "tokens");
         let mut caption =

@@ -235,7 +235,7 @@ impl UnderWay<'_> {
             self.job.terminal.warn(&format!("skipped a damaged checkpoint: {damage}"));
         }
         drop(newest);
-        provenance::warn_of_other_numerics(self.run.folder(), self.attempt, self.job.terminal)?;
+        provenance::check_other_numerics(self.run.folder(), self.attempt, self.job.terminal)?;
         self.run.begin(from_step)?;
         let result = self.work(goal).and_then(|outcome| self.guard_progress(outcome, from_step));
         let (exit, reason) = match &result {
@@ -314,8 +314,11 @@ impl UnderWay<'_> {
 
     /// Trains; gives the results, or nothing if a stop was requested.
     fn fit(&self, spending: &mut Spending) -> Result<Option<Vec<PathBuf>>, JobError> {
-        // On a card what encodes waits in the host's memory until it is needed.
-        let base = stage::load_base(self.recipe, self.opened, &self.device)?.parked();
+        let mut base = stage::load_base(self.recipe, self.opened, &self.device)?;
+        if stage::trains_unet_alone(self.recipe) {
+            // On a card what encodes waits in the host's memory until it is needed.
+            base = base.parked();
+        }
         stage::check_prediction(self.recipe, &base)?;
         stage::warn_of_side(self.recipe, &base, self.job.terminal);
         stage::warn_of_weighting(self.recipe, &base, self.job.terminal);

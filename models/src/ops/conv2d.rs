@@ -1,10 +1,13 @@
 //! Convolution of small images as a product of matrices, and its gradients.
 //!
 //! A task takes a few images, lays out their columns in a buffer that its thread keeps, and
-//! multiplies. Images whose columns would not stay in the cache are left to burn.
+//! multiplies. Windows of 3×3 at stride 1 go in tiles where that pays ([`super::winograd`]); other
+//! images whose columns would not stay in the cache are left to burn.
 
-use burn::backend::flex::FlexTensor;
-use burn::tensor::DType;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{Backend, Flex};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Bytes, DType};
 use rayon::prelude::*;
 
 use super::columns::{Geometry, gather, scatter};
@@ -327,11 +330,33 @@ fn input_gradient_by_channels<T: Element>(
 
 /// The gradient with respect to the weight.
 pub(crate) fn weight_gradient([x, dy]: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {
+    if !geometry.small() {
+        return weight_gradient_of_burn::<Flex>([x, dy], x.dtype(), geometry);
+    }
     if x.dtype() == DType::F32 {
         run_weight_gradient::<f32>([x, dy], geometry)
     } else {
         run_weight_gradient::<f64>([x, dy], geometry)
     }
+}
+
+/// For images whose columns would not stay in the cache.
+fn weight_gradient_of_burn<B: Backend<FloatTensorPrimitive = FlexTensor>>(
+    [x, dy]: [&FlexTensor; 2],
+    dtype: DType,
+    geometry: &Geometry,
+) -> FlexTensor {
+    let [inputs, outputs] = geometry.channels;
+    // Of the weight only its shape is read: one value, seen everywhere.
+    let shape = [outputs, inputs, geometry.kernel, geometry.kernel];
+    let one = if dtype == DType::F32 {
+        Bytes::from_elems(vec![0f32])
+    } else {
+        Bytes::from_elems(vec![0f64])
+    };
+    let weight = FlexTensor::new(one, Layout::new(shape.into(), vec![0; 4], 0), dtype);
+    let options = ConvOptions::new([geometry.stride; 2], [geometry.padding; 2], [1, 1], 1);
+    B::conv2d_weight_backward(x.clone(), weight, dy.clone(), options)
 }
 
 fn run_weight_gradient<T: Element>(operands: [&FlexTensor; 2], geometry: &Geometry) -> FlexTensor {

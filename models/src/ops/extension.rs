@@ -239,7 +239,7 @@ impl<C: CheckpointStrategy> HostOps for Autodiff<Flex, C> {
         down: FloatTensor<Self>,
         up: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let nodes = [x.node(), down.node(), up.node()];
+        let nodes = [x.node(), weight.node(), bias.node(), down.node(), up.node()];
         let x_tracked = x.is_tracked();
         let [x, weight, bias, down, up] =
             [x, weight, bias, down, up].map(FloatTensor::<Self>::into_primitive);
@@ -396,13 +396,20 @@ impl Backward<Flex, 3> for LinearStep {
 #[derive(Debug)]
 struct LowRankLinearStep;
 
-impl Backward<Flex, 3> for LowRankLinearStep {
+impl Backward<Flex, 5> for LowRankLinearStep {
     type State = LowRankSaved;
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [_, weight, bias, ..] = ops.parents.each_ref().map(Option::is_some);
         register(ops, grads, |saved, dy| {
             let (dx, [down, up]) = linear::low_rank_backward(saved, &dy);
-            [dx, Some(down), Some(up)]
+            [
+                dx,
+                weight.then(|| linear::weight_gradient(&saved.x, &dy)),
+                bias.then(|| linear::bias_gradient(&dy)),
+                Some(down),
+                Some(up),
+            ]
         });
     }
 }

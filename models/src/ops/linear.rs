@@ -190,7 +190,7 @@ fn by_columns<T: Element>(
 #[derive(Clone, Debug)]
 pub(crate) struct LowRankSaved {
     pub(crate) x: FlexTensor,
-    /// The frozen weight; absent if nobody wants the gradient of x.
+    /// W; absent if nobody wants the gradient of x.
     pub(crate) weight: Option<FlexTensor>,
     pub(crate) down: FlexTensor,
     pub(crate) up: FlexTensor,
@@ -221,7 +221,7 @@ fn bias_free(x: &FlexTensor) -> FlexTensor {
     }
 }
 
-/// The gradients of x, if it is wanted, and of both factors: five products and no gradient of W.
+/// The gradients of x, if it is wanted, and of both factors: five products. That of W is no part of it.
 pub(crate) fn low_rank_backward(
     saved: &LowRankSaved,
     dy: &FlexTensor,

@@ -7,7 +7,7 @@
 //! for large images, they are composed of burn's own ([`composed`]).
 #![expect(
     clippy::inline_always,
-    reason = "what is not inlined into `simd::vectorized` keeps the baseline instructions"
+    reason = "what is not inlined into `simd::vectorized!` keeps the baseline instructions"
 )]
 
 mod activation;
@@ -188,8 +188,7 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     Tensor::from_dispatch(Dispatch::host_linear(x.into_dispatch(), weight.into_dispatch(), bias))
 }
 
-/// An affine map with a low-rank branch beside it: x·Wᵀ + (x·Aᵀ)·Bᵀ + b, of which W and b are
-/// constants.
+/// An affine map with a low-rank branch beside it: x·Wᵀ + (x·Aᵀ)·Bᵀ + b.
 ///
 /// # Shapes
 ///
@@ -222,7 +221,7 @@ pub fn adamw(
     gradient: Tensor<1>,
     step: AdamWStep,
 ) -> [Tensor<1>; 3] {
-    if !on_host(&theta) {
+    if !on_host(&theta) || theta.dtype() != DType::F32 {
         return composed::adamw([theta, first, second], gradient, step);
     }
     let [theta, first, second] = [theta, first, second].map(Tensor::into_dispatch);
@@ -234,7 +233,7 @@ pub fn adamw(
 /// Σ x² of a vector in f32 by rows, in an order that depends on its length alone; their sum is the
 /// square of the Euclidean norm.
 pub fn square_sums(x: Tensor<1>) -> Tensor<1> {
-    if !on_host(&x) {
+    if !on_host(&x) || x.dtype() != DType::F32 {
         return composed::square_sums(x);
     }
     Tensor::from_dispatch(Dispatch::host_square_sums(x.into_dispatch()))
@@ -254,9 +253,8 @@ pub fn conv2d(
     padding: usize,
 ) -> Tensor<4> {
     let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
-    // The columns of large images are left to burn, and with them the gradient of a weight over them.
-    let ours = geometry.small() || geometry.in_tiles() && !weight.is_require_grad();
-    if !on_host(&x) || !ours {
+    // The columns of large images are left to burn.
+    if !on_host(&x) || !(geometry.small() || geometry.in_tiles()) {
         return composed::conv2d(x, weight, bias, stride, padding);
     }
     let bias = or_nothing(bias, &x).into_dispatch();

@@ -250,29 +250,26 @@ fn a_low_rank_branch_is_differentiated_rightly() {
         [([1, 1, 3], 5, 1), ([2, 7, 4], 3, 2), ([3, 401, 6], 10, 4), ([1, 20, 140], 201, 3)]
     {
         for biased in [true, false] {
-            let weight = || flat(numbers(outputs * shape[2], 91), DType::F64);
-            let of = |x: &Tensor<3>, values: Tensor<1>| values.cast(x.dtype());
-            let bias =
-                |x: &Tensor<3>| biased.then(|| of(x, flat(numbers(outputs, 92), DType::F64)));
             let with = |fused: bool| {
                 move |operands: Operands| {
                     let mut operands = operands.into_iter();
                     let x = take(&mut operands, shape);
-                    let factors: [Tensor<2>; 2] =
-                        [[rank, shape[2]], [outputs, rank]].map(|n| take(&mut operands, n));
-                    let weight = of(&x, weight()).reshape([outputs, shape[2]]);
-                    let bias = bias(&x);
+                    let [down, up, weight]: [Tensor<2>; 3] =
+                        [[rank, shape[2]], [outputs, rank], [outputs, shape[2]]]
+                            .map(|n| take(&mut operands, n));
+                    let bias = operands.next();
                     if fused {
-                        return flatten(super::low_rank_linear(x, weight, bias, factors));
+                        return flatten(super::low_rank_linear(x, weight, bias, [down, up]));
                     }
-                    let [down, up] = factors;
                     let branch = composed::linear(x.clone(), down, None);
                     flatten(composed::linear(x, weight, bias) + composed::linear(branch, up, None))
                 }
             };
-            let sizes = [shape.iter().product(), rank * shape[2], outputs * rank];
+            let n_values = shape.iter().product();
+            let sizes = [n_values, rank * shape[2], outputs * rank, outputs * shape[2], outputs];
+            let sizes = if biased { &sizes[..] } else { &sizes[..4] };
             let name = format!("low rank {shape:?} {outputs} {rank}");
-            check(&name, &sizes, &with(true), &with(false));
+            check(&name, sizes, &with(true), &with(false));
         }
     }
 }
@@ -360,6 +357,25 @@ fn convolution_is_differentiated_rightly() {
             check(&name, sizes, &with(super::conv2d), &with(composed::conv2d));
         }
     }
+}
+
+/// Above the size of the largest buffer of columns: what computes it must not depend on whether the
+/// weight is trained.
+#[test]
+fn a_large_image_has_the_same_bits_under_a_trained_weight() {
+    let shape = [1, 16, 128, 120];
+    let x = flat(numbers(shape.iter().product(), 1), DType::F32).reshape(shape);
+    let weight = flat(numbers(8 * 16 * 9, 2), DType::F32).reshape([8, 16, 3, 3]);
+    let leaf = weight.clone().autodiff().require_grad();
+    let frozen = super::conv2d(x.clone(), weight.clone(), None, 1, 1);
+    let trained = super::conv2d(x.clone(), leaf.clone(), None, 1, 1);
+    assert_eq!(values(flatten(frozen)), values(flatten(trained.clone().inner())));
+    let found = leaf.grad_remove(&mut trained.sum().backward()).unwrap();
+    let leaf = weight.autodiff().require_grad();
+    let expected = composed::conv2d(x, leaf.clone(), None, 1, 1);
+    let expected = leaf.grad_remove(&mut expected.sum().backward()).unwrap();
+    let distance = distance(&values(flatten(found)), &values(flatten(expected)));
+    assert!(distance <= 1e-5, "{distance}");
 }
 
 #[test]

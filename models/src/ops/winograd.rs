@@ -5,8 +5,9 @@
 //! matrices, tiles × channels by channels × outputs. The gradient with respect to the pixels is the
 //! same convolution with the window turned around and its two channel axes exchanged.
 //!
-//! Weights are transformed anew in each call, a block of outputs at a time: kept, they would take
-//! four times the memory of the weights, and beside the products they cost little.
+//! Weights are transformed anew in each call, a block of outputs at a time and a task: kept, they
+//! would take four times the memory of the weights. `docs/speed.md` has the share of the time that
+//! this takes.
 //!
 //! Source: Lavin & Gray 2016, arXiv:1509.09308, F(4×4, 3×3) of section 4.3.
 
@@ -54,12 +55,13 @@ impl Geometry {
     /// Whether [`convolve`] computes this convolution, and faster than its columns do. A function of
     /// one picture: a batch must not change the bits of a sample.
     pub(crate) fn in_tiles(&self) -> bool {
-        let [height, width] = self.size.map(|side| side.div_ceil(TILE));
-        let [inputs, outputs] = self.channels;
+        let ([inputs, outputs], n_tiles) =
+            (self.channels, self.size[0] * self.size[1] / (TILE * TILE));
         self.kernel == 3
             && self.stride == 1
             && self.padding == 1
-            && (height * width >= WORTH || height * width >= SOME && inputs * outputs <= FEW)
+            && inputs > 0
+            && (n_tiles >= WORTH || n_tiles >= SOME && inputs * outputs <= FEW)
     }
 }
 
@@ -104,7 +106,7 @@ impl Sizes {
         (TILES / self.across).max(1)
     }
 
-    /// Written channels that one task takes: few enough that there are tasks for every thread.
+    /// Written channels that one task takes: fewer where there would be less than eight tasks.
     fn block(self, n_rows: usize) -> usize {
         let n_parts = n_rows.div_ceil(self.rows_of_task());
         if n_parts * (self.written / 64) >= 8 { 64 } else { 32 }
@@ -132,14 +134,14 @@ pub(crate) fn convolve<T: Element>(
         return y;
     }
     let n_rows = geometry.batch * sizes.down;
-    let held = (HELD / sizes.row().max(1)).clamp(1, n_rows);
+    let held = (HELD / sizes.row()).clamp(1, n_rows);
     let mut transformed = room(held * sizes.row());
     let mut bands = bands(&mut y, sizes);
     let mut first = 0;
     while first < n_rows {
         let count = held.min(n_rows - first);
         let transformed = &mut transformed[..count * sizes.row()];
-        let rows = transformed.par_chunks_exact_mut(sizes.row().max(1)).enumerate();
+        let rows = transformed.par_chunks_exact_mut(sizes.row()).enumerate();
         for_each(rows, sizes.row(), |(row, tiles)| transform_row(x, tiles, first + row, sizes));
         let later = bands.split_off(count);
         multiply(transformed, [weight, bias], bands, sizes);
@@ -204,7 +206,7 @@ fn multiply<T: Element>(
     });
 }
 
-/// What a thread reuses from task to task.
+/// What is reused from task to task.
 struct Scratch<T> {
     /// Transformed weights of some written channels, `[36, outputs, inputs]`.
     weights: Vec<T>,

@@ -186,13 +186,12 @@ fn precision(
     device: &ChosenDevice,
 ) -> Result<Precision, JobError> {
     let asked = match asked {
-        // As recipes have it, where the miniature has no choice.
+        // The miniature is f32 in recipes, too.
         None | Some(PrecisionName::Auto) if files.family() == Family::Postcards => {
             BasePrecision::F32
         }
-        None | Some(PrecisionName::Auto) => BasePrecision::Auto,
-        Some(PrecisionName::F32) => BasePrecision::F32,
-        Some(PrecisionName::Bf16) => BasePrecision::Bf16,
+        None => BasePrecision::Auto,
+        Some(asked) => asked.asked(),
     };
     stage::precision_on(device, asked)
 }
