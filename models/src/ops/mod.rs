@@ -4,7 +4,7 @@
 //! computes with them, and which parameters it owns, is the business of the network.
 //!
 //! On the host, in single and double precision, they run in kernels of this module; elsewhere, and
-//! for large images, they are composed of burn's own ([`composed`]).
+//! for large images, they are composed of burn's own (`composed`).
 #![expect(
     clippy::inline_always,
     reason = "what is not inlined into `simd::vectorized!` keeps the baseline instructions"
