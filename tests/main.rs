@@ -11,6 +11,7 @@
 
 mod adapters;
 mod architecture;
+mod bench;
 mod census;
 mod cli;
 mod families;
