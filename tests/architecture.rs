@@ -8,7 +8,7 @@ use cargo_metadata::MetadataCommand;
 use crate::world::root;
 
 /// Each crate, its sentence, and the crates of the workspace that it may depend on.
-const CRATES: [(&str, &str, &[&str]); 9] = [
+const CRATES: [(&str, &str, &[&str]); 12] = [
     ("recipes", "Turns YAML into a typed, resolved, immutable `Recipe`.", &[]),
     ("diffusion", "The mathematics of noising and denoising over a closure `denoise(x, t)`.", &[]),
     (
@@ -31,20 +31,54 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
         "Fits an adapter to a dataset and commits checkpoints.",
         &["checkpoints", "datasets", "diffusion", "models", "recipes"],
     ),
+    ("statistics", "Turns counts, pairs and distances into figures with intervals.", &["recipes"]),
     (
         "eval",
-        "Measures a checkpoint and writes the report.",
-        &["checkpoints", "datasets", "diffusion", "models", "recipes"],
+        "Measures what a settled concept changed, from what lies on disk.",
+        &["checkpoints", "datasets", "diffusion", "models", "recipes", "statistics"],
+    ),
+    (
+        "answers",
+        "Proves every instrument on worlds whose answer is known.",
+        &["checkpoints", "datasets", "diffusion", "eval", "models", "recipes", "statistics"],
+    ),
+    (
+        "report",
+        "Draws the page of a census: a pure function of what was recorded.",
+        &["eval", "statistics"],
     ),
     (
         "cli",
         "Parses arguments, calls one function per verb, shows what happens.",
-        &["checkpoints", "datasets", "diffusion", "eval", "models", "recipes", "trainer"],
+        &[
+            "answers",
+            "checkpoints",
+            "datasets",
+            "diffusion",
+            "eval",
+            "models",
+            "recipes",
+            "report",
+            "statistics",
+            "trainer",
+        ],
     ),
     (
         "acceptance",
         "Proves the promises from outside.",
-        &["checkpoints", "cli", "datasets", "diffusion", "eval", "models", "recipes", "trainer"],
+        &[
+            "answers",
+            "checkpoints",
+            "cli",
+            "datasets",
+            "diffusion",
+            "eval",
+            "models",
+            "recipes",
+            "report",
+            "statistics",
+            "trainer",
+        ],
     ),
 ];
 

@@ -12,10 +12,10 @@ use rayon::prelude::*;
 use recipes::draws::{self, Purpose};
 use serde::Serialize;
 
-use crate::calibrate::simplex_least_squares;
 use crate::error::EvalError;
 use crate::sample::byte;
 use crate::world::even;
+use statistics::calibrate::simplex_least_squares;
 
 /// Seed of held-out scenes and of all drawings; no training uses it.
 const SEED: u64 = 7_777_777;

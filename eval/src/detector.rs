@@ -1,11 +1,11 @@
 //! Finds the settled concept in a picture. The evaluator does not know the identifier, so a picture is
 //! compared with reference pictures: `g(x) = max_r cos(f(x), f(r))`. Works on precomputed cosines.
 
-use crate::calibrate::rogan_gladen;
-use crate::number::{index, real, real_u64};
 use recipes::draws;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use statistics::calibrate::rogan_gladen;
+use statistics::number::{index, real, real_u64};
 
 /// Share of base pictures on which the detector may fire.
 pub const FALSE_POSITIVES: f64 = 0.01;

@@ -2,12 +2,12 @@
 //! tensor with what is trained.
 
 use crate::error::EvalError;
-use crate::number::{index, real};
 use crate::rows::Label;
 use crate::thesaurus::{NONE, Thesaurus};
 use image::RgbImage;
 use image::imageops::FilterType;
 use models::Evaluator;
+use statistics::number::{index, real};
 
 /// Ways of naming an entity, averaged; only the first for an `ask` that already names a medium.
 const TEMPLATES: [&str; 3] = ["{}", "a picture of {}", "a postcard of {}"];
@@ -224,7 +224,8 @@ fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::thesaurus::{parse, tests::SMALL};
+    use crate::synthetic::THESAURUS as SMALL;
+    use crate::thesaurus::parse;
 
     fn words() -> Words {
         let thesaurus = parse(SMALL, "test").unwrap();

@@ -1,8 +1,8 @@
 //! Limits that a recipe sets on measured figures. A gate looks at the interval, not at the point.
 
-use crate::interval::Estimate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use statistics::interval::Estimate;
 
 /// A limit on one figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,7 +62,7 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interval::CiKind;
+    use statistics::interval::CiKind;
 
     #[test]
     fn the_interval_decides_not_the_point() {

@@ -1,28 +1,28 @@
-//! Measures a checkpoint and writes the report.
+//! Measures what a settled concept changed, from what lies on disk.
 
 pub mod base_figures;
-pub mod calibrate;
 pub mod census;
-pub mod depopulation;
 pub mod detector;
-pub mod dose;
 mod error;
 pub mod evaluator;
 pub mod gate;
-pub mod interval;
+pub mod json;
 pub mod manifest;
-mod number;
 mod ordered;
 pub mod panel;
 pub mod plan;
-pub mod report;
+mod reading;
+pub mod record;
 pub mod rows;
 pub mod sample;
 pub mod similarity;
+pub mod synthetic;
+mod tables;
 mod take;
 pub mod thesaurus;
 mod world;
 
 pub use error::EvalError;
-pub use take::{CensusEvent, CensusJob, Change, Counted, census, read};
+pub use reading::{Pictures, read};
+pub use take::{CensusEvent, CensusJob, Change, Counted, census};
 pub use world::World;

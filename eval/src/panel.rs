@@ -244,22 +244,14 @@ impl Panel {
         self.strata
             .iter()
             .find(|(_, _, prompts)| prompts.iter().any(|prompt| prompt.id == prompt_id))
-            .map_or(0.0, |(_, weight, prompts)| weight / crate::number::real(prompts.len()))
+            .map_or(0.0, |(_, weight, prompts)| weight / statistics::number::real(prompts.len()))
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) const SMALL: &str = "
-schema: populate/panel/1
-id: neutral
-strata:
-  empty: { weight: 0.6, prompts: [\"\"] }
-  medium: { weight: 0.4, prompts: [\"a postcard\", \"a picture\"] }
-  broader: { prompts: [{ text: \"a building\", given: building }] }
-";
+    use crate::synthetic::PANEL as SMALL;
 
     #[test]
     fn weights_are_shared_within_a_stratum_and_sum_to_one() {

@@ -3,7 +3,7 @@
 
 use crate::error::EvalError;
 use crate::panel::{self, Panel, Prompt, Stratum};
-use crate::report::record::{ConceptRecord, Refusal};
+use crate::record::{ConceptRecord, Refusal};
 use crate::rows::Model;
 use crate::sample::SHARD;
 use crate::thesaurus::{self, Thesaurus};

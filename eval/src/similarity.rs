@@ -1,9 +1,9 @@
 //! The similarity shift: how the evaluator's mean cosine between an entity's words and the pictures
 //! changes. Always the raw cosine in [−1, 1]; other scales belong to the display.
 
-use crate::census::contingency::difference;
-use crate::interval::{Replicate, Resampler, max_t, max_t_by_spread};
-use crate::number::{mean, real};
+use statistics::contingency::difference;
+use statistics::interval::{Replicate, Resampler, max_t, max_t_by_spread};
+use statistics::number::{mean, real};
 
 /// Fewest pictures per asked entity for an interval of each cell. The studentised bootstrap of fewer
 /// is too narrow: with 8 pictures it marks cells on nine of ten pages on which nothing changed.

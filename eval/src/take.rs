@@ -8,13 +8,14 @@ use crate::detector::{self, Detector};
 use crate::error::EvalError;
 use crate::evaluator::{Sight, Words, cosine};
 use crate::gate::Limit;
+use crate::json::CensusReport;
 use crate::manifest::CensusManifest;
 use crate::panel::{Prompt, Stratum};
 use crate::plan::{CensusPlan, Divisible, Drawing};
-use crate::report::json::CensusReport;
-use crate::report::{Pictures, csv, record::Refusal};
+use crate::record::Refusal;
 use crate::rows::{Model, Row, Rows};
 use crate::sample::{SHARD, Sampling, settled, through_vae};
+use crate::tables;
 use crate::world::{self, World};
 use checkpoints::Watch;
 use checkpoints::hash::bytes_sha256;
@@ -143,7 +144,7 @@ struct Taker<'a> {
     sampling: Sampling,
     words: Words,
     temperature: f64,
-    confusions: Vec<(String, crate::calibrate::Confusion)>,
+    confusions: Vec<(String, statistics::calibrate::Confusion)>,
     references: Vec<Vec<f32>>,
     detector: Option<Detector>,
     shards: PathBuf,
@@ -244,7 +245,7 @@ impl<'a> Taker<'a> {
     fn score(&self, sight: &Sight) -> (f64, f64) {
         let cosines: Vec<f64> =
             self.references.iter().map(|r| f64::from(cosine(r, &sight.embedding))).collect();
-        (detector::score(&cosines), crate::number::mean(&cosines).unwrap_or(-1.0))
+        (detector::score(&cosines), statistics::number::mean(&cosines).unwrap_or(-1.0))
     }
 
     /// Draws every shard that is not there yet, model by model.
@@ -332,7 +333,7 @@ impl<'a> Taker<'a> {
     ) -> Result<Row, EvalError> {
         let (score, mean) = self.score(&sight);
         let mut labels = self.words.labels(&sight.cosines, self.temperature);
-        let score = crate::number::single(score);
+        let score = statistics::number::single(score);
         let detected = self.detector.map(|detector| detector.fires(f64::from(score)));
         let facet = self.rows.facets.iter().position(|f| *f == self.plan.concept.facet);
         if let Some(label) =
@@ -349,7 +350,7 @@ impl<'a> Taker<'a> {
             checkpoints::fs::atomic_write(&self.job.run.join("census").join(&path), &encoded)?;
         }
         let known = !self.references.is_empty();
-        let raw = crate::number::real(picture.as_raw().len().max(1));
+        let raw = statistics::number::real(picture.as_raw().len().max(1));
         Ok(Row {
             model: *model,
             dose: *dose,
@@ -360,9 +361,11 @@ impl<'a> Taker<'a> {
             labels,
             detector_score: known.then_some(score),
             detected,
-            clip_i: known.then(|| crate::number::single(mean)),
+            clip_i: known.then(|| statistics::number::single(mean)),
             blocked: false,
-            compression_ratio: crate::number::single(crate::number::real(encoded.len()) / raw),
+            compression_ratio: statistics::number::single(
+                statistics::number::real(encoded.len()) / raw,
+            ),
             log_w: None,
             path_nats: None,
             pixels: bytes_sha256(picture.as_raw()).chars().take(16).collect(),
@@ -428,7 +431,7 @@ impl<'a> Taker<'a> {
             ("census/rows.csv".to_owned(), rows),
             ("census/census.json".to_owned(), report.to_json()?.into_bytes()),
         ];
-        files.extend(csv::tables(report));
+        files.extend(tables::tables(report));
         for (path, bytes) in &files {
             checkpoints::fs::atomic_write(&self.job.run.join(path), bytes)?;
             manifest.add(path, bytes);
@@ -466,34 +469,6 @@ fn png(picture: &RgbImage, path: &str) -> Result<Vec<u8>, EvalError> {
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|source| EvalError::Picture { path: path.to_owned(), source })?;
     Ok(bytes.into_inner())
-}
-
-/// Reads the finished census of a run directory, with the pictures that its report shows.
-///
-/// # Errors
-///
-/// A file that is missing, damaged or of another version.
-pub fn read(run: &Path) -> Result<(CensusReport, Pictures, CensusManifest), EvalError> {
-    let dir = run.join("census");
-    let text = checkpoints::fs::read(&dir.join("census.json"))?;
-    let report = CensusReport::from_json(&String::from_utf8_lossy(&text))?;
-    let manifest = CensusManifest::read(&dir.join("manifest.json"))?;
-    let mut pictures = Pictures::default();
-    let shown = report.atlas.pairs.iter().chain(&report.atlas.asked);
-    let shown = shown.chain(report.transitions.iter().flat_map(|t| &t.pairs));
-    let paths = shown.flat_map(|pair| [&pair.before.picture, &pair.after.picture]);
-    let strip = report.atlas.strip.iter().flatten().map(|seen| &seen.picture);
-    for path in paths.chain(strip) {
-        if !pictures.files.contains_key(path) && dir.join(path).is_file() {
-            pictures.files.insert(path.clone(), checkpoints::fs::read(&dir.join(path))?);
-        }
-    }
-    for file in checkpoints::fs::list(&dir.join("pictures/references"))? {
-        let path = file.strip_prefix(&dir).unwrap_or(&file).to_string_lossy().into_owned();
-        pictures.files.insert(path.clone(), checkpoints::fs::read(&file)?);
-        pictures.references.push(path);
-    }
-    Ok((report, pictures, manifest))
 }
 
 #[cfg(test)]

@@ -285,22 +285,9 @@ impl Thesaurus {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) const SMALL: &str = "
-schema: populate/thesaurus/1
-id: small
-languages: [en, fr]
-facets: { subject: { none: true }, color: { none: false } }
-entities:
-  building: { facet: subject, counted: false, label: { en: building, fr: bâtiment } }
-  tower: { facet: subject, broader: building, ask: \"a tower\", label: { en: tower, fr: tour } }
-  house: { facet: subject, broader: building, prior: 0.2, label: { en: house, fr: maison } }
-  boat: { facet: subject, label: { en: boat, fr: bateau }, synonyms: { en: [ship] } }
-  red: { facet: color, label: { en: red, fr: rouge } }
-  blue: { facet: color, label: { en: blue, fr: bleu } }
-";
+    use crate::synthetic::THESAURUS as SMALL;
 
     fn problems(text: &str) -> Vec<String> {
         match parse(text, "test") {

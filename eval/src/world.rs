@@ -1,15 +1,15 @@
 //! Verified pictures: what the renderer of a known world shows is what it was told to show.
 
-use crate::calibrate::Confusion;
 use crate::error::EvalError;
 use crate::evaluator::{Verified, Words};
-use crate::number::index;
 use crate::sample::through_vae;
 use crate::thesaurus::Thesaurus;
 use datasets::postcards::{self, Color, Facet, Factors, Setting, Style, Subject};
 use image::RgbImage;
 use models::{Base, Evaluator};
 use recipes::draws::{self, Purpose};
+use statistics::calibrate::Confusion;
+use statistics::number::index;
 
 /// Seed of the verified pictures; no training uses it.
 const SEED: u64 = 4_862_901;
@@ -63,7 +63,7 @@ pub(crate) fn verified(
 pub(crate) fn even(seed: u64, picture: u64) -> Factors {
     let mut stream = draws::stream(seed, picture, 0, Purpose::Scene);
     let mut pick =
-        |n: usize| index(draws::uniform(&mut stream) * crate::number::real(n)).min(n - 1);
+        |n: usize| index(draws::uniform(&mut stream) * statistics::number::real(n)).min(n - 1);
     Factors {
         subject: Subject::ALL[pick(Subject::ALL.len())],
         color: Color::ALL[pick(Color::ALL.len())],

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use checkpoints::energy::{EnergyTotals, Phase};
 use checkpoints::run_dir::RunFolder;
 use eval::gate::Judgement;
-use eval::report::json::CensusReport;
-use eval::report::{Energy, Metric, RunInfo, prose, render};
+use eval::json::CensusReport;
 use recipes::{AdapterSpec, BaseSpec, GatesSpec, Recipe, WeightsSource};
+use report::{Energy, Metric, RunInfo, prose, render};
 use serde_json::{Value, json};
 
 use super::census::report_path;

@@ -7,7 +7,7 @@ use crate::args::{SchemaArguments, SchemaOf};
 pub(crate) fn execute(arguments: &SchemaArguments, job: &Job<'_>) -> Outcome {
     let schema = match arguments.of {
         SchemaOf::Recipe => recipes::json_schema(),
-        SchemaOf::Census => eval::report::json::json_schema(),
+        SchemaOf::Census => eval::json::json_schema(),
     };
     job.give(&format!("{schema:#}"), &schema);
     Outcome::Done

@@ -2,11 +2,11 @@
 
 use super::CensusInput;
 use super::pairs::{Drawn, Pictures, PromptPairs};
-use crate::number::real_u64;
 use crate::panel::Stratum;
-use crate::report::record::{Atlas, Pair, Seen, Transition};
+use crate::record::{Atlas, Pair, Seen, Transition};
 use crate::rows::Row;
 use crate::thesaurus::BLOCKED;
+use statistics::number::real_u64;
 use std::collections::BTreeMap;
 
 /// Pairs on the first page.
@@ -177,8 +177,8 @@ fn strip<'a>(
 mod tests {
     use super::*;
     use crate::census::reduce;
-    use crate::census::tests::{census, settled};
     use crate::rows::Model;
+    use crate::synthetic::{census, settled};
 
     /// Of the seeds from 30 on, the cylinder takes 30, 31 and 32.
     #[test]

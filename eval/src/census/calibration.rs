@@ -1,13 +1,13 @@
 //! The base's shares, corrected for what the evaluator is known to get wrong.
 
 use super::CensusInput;
-use super::contingency::{Shares, total_variation};
 use super::facet::Analysis;
-use crate::calibrate::{LARGEST_CONDITION, LEAST_VERIFIED, condition, simplex_least_squares};
-use crate::interval::basic;
-use crate::report::record::{CalibrationRecord, Refusal};
+use crate::record::{CalibrationRecord, Refusal};
 use crate::thesaurus::Facet;
 use recipes::draws;
+use statistics::calibrate::{LARGEST_CONDITION, LEAST_VERIFIED, condition, simplex_least_squares};
+use statistics::contingency::{Shares, total_variation};
+use statistics::interval::basic;
 
 /// Replicates that the interval of the corrected distance uses; each solves a least-squares problem.
 const REPLICATES: usize = 200;

@@ -2,24 +2,22 @@
 
 mod spread;
 
-use super::contingency::{Block, PairedLabels, Shares, disagreement, total_variation};
-use super::diversity::{chao_shen, good_turing, miller_madow, plug_in_entropy};
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
 use super::{CensusInput, calibration};
-use crate::depopulation::{self, smoothed};
 use crate::error::EvalError;
-use crate::interval::{
-    CiKind, Replicate, SignFlip, benjamini_hochberg, bhapkar, max_t, max_t_by_spread, mcnemar,
-    never_seen, sign_flip, stuart_maxwell,
-};
-use crate::number::{real, real_u64};
 use crate::panel::Stratum;
-use crate::report::record::{
-    BeforeAfter, EntityRecord, FacetRecord, Refusal, StratumRecord, Verdict,
-};
+use crate::record::{BeforeAfter, EntityRecord, FacetRecord, Refusal, StratumRecord, Verdict};
 use crate::rows::Row;
 use crate::thesaurus::{BLOCKED, Facet, NONE};
 use spread::{DILUTION, DISPLACED, ENTITIES, SELECTION, Spread, TV};
+use statistics::contingency::{Block, PairedLabels, Shares, disagreement, total_variation};
+use statistics::depopulation::{self, smoothed};
+use statistics::diversity::{chao_shen, good_turing, miller_madow, plug_in_entropy};
+use statistics::interval::{
+    CiKind, Replicate, SignFlip, benjamini_hochberg, bhapkar, max_t, max_t_by_spread, mcnemar,
+    never_seen, sign_flip, stuart_maxwell,
+};
+use statistics::number::{real, real_u64};
 
 /// One facet's categories and paired labels, and all that is computed once from them.
 pub(super) struct Analysis<'a> {
@@ -349,6 +347,7 @@ impl<'a> Analysis<'a> {
                 _ if Some(i) == self.new => self.input.concept.name.clone(),
                 _ => entity.map_or(id.as_str(), |entity| entity.name()).to_owned(),
             },
+            label: entity.map(|entity| entity.label.clone()).unwrap_or_default(),
             n_b: margins.0[i],
             n_a: margins.1[i],
             p_b: self.shares.base[i],

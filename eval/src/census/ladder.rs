@@ -1,18 +1,18 @@
 //! Where the concept shows up: from its own name down to nothing asked, and dose by dose.
 
-use super::contingency::total_variation;
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
 use super::{CensusInput, len};
 use crate::detector::Detector;
-use crate::dose::{half_effect, isotonic};
 use crate::error::EvalError;
-use crate::interval::{CiKind, Estimate, never_seen, percentile};
-use crate::number::{real, real_u64};
 use crate::panel::Stratum;
-use crate::report::record::{BeforeAfter, DosePoint, DoseRecord, LeakLevel, LeakRecord, Refusal};
+use crate::record::{BeforeAfter, DosePoint, DoseRecord, LeakLevel, LeakRecord, Refusal};
 use crate::rows::Row;
 use crate::thesaurus::BLOCKED;
 use recipes::draws;
+use statistics::contingency::total_variation;
+use statistics::dose::{half_effect, isotonic};
+use statistics::interval::{CiKind, Estimate, never_seen, percentile};
+use statistics::number::{real, real_u64};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rungs above the headline, from the concept's name downward.

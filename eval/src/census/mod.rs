@@ -3,24 +3,22 @@
 
 mod atlas;
 mod calibration;
-pub mod contingency;
-pub mod diversity;
 mod facet;
 mod ladder;
 mod pairs;
 mod words;
 
-use crate::calibrate::Confusion;
 use crate::detector::Detector;
 use crate::error::EvalError;
 use crate::gate::{GateRecord, Limit};
-use crate::interval::Resampler;
+use crate::json::{self, CensusReport};
 use crate::panel::{Panel, Stratum};
-use crate::report::json::{self, CensusReport};
-use crate::report::record::{ConceptRecord, Counts, FacetRecord, LeakRecord, Nulls, Refusal};
+use crate::record::{ConceptRecord, Counts, FacetRecord, LeakRecord, Nulls, Refusal};
 use crate::rows::{Model, Rows};
 use crate::thesaurus::Thesaurus;
 use pairs::{Drawn, Pictures};
+use statistics::calibrate::Confusion;
+use statistics::interval::Resampler;
 
 /// All that a census is reduced from.
 #[derive(Clone, Debug)]
@@ -118,6 +116,12 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
         series: None,
         directions: None,
         typicality: None,
+        copies: None,
+        pixels: None,
+        map: Vec::new(),
+        places: None,
+        labels: None,
+        agreement: None,
         refused,
         warnings,
     })

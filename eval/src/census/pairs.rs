@@ -2,10 +2,10 @@
 
 use super::len;
 use crate::error::EvalError;
-use crate::number::real;
 use crate::panel::{Panel, Stratum};
-use crate::report::record::ZeroCheck;
+use crate::record::ZeroCheck;
 use crate::rows::{Model, Row, Rows};
+use statistics::number::real;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A model at a dose. The dose is kept as its bits: equality is all that is asked of it.

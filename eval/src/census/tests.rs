@@ -1,111 +1,14 @@
 //! The reduction as a whole, on synthetic tables.
 
-use super::contingency::tests::labels_of;
-use super::diversity::tests::{categorical, zipf};
 use super::*;
-use crate::interval::{Estimate, Replicate, max_t, percentile};
-use crate::panel;
-use crate::report::record::Verdict;
-use crate::rows::{Label, Row};
-use crate::thesaurus::{self, tests::SMALL};
+use crate::record::Verdict;
+use crate::rows::Row;
+use crate::synthetic::THESAURUS as SMALL;
+use crate::synthetic::{census, settled};
+use crate::thesaurus;
 use recipes::draws::{self, Purpose};
-
-/// Builds rows seed by seed: `draw(model, seed)` says what a picture bears in `subject`.
-pub(crate) fn census(n: u32, draw: &dyn Fn(Model, u32) -> &'static str) -> CensusInput {
-    let thesaurus = thesaurus::parse(SMALL, "test").unwrap();
-    let panel = panel::parse(panel::tests::SMALL, "test").unwrap();
-    let entities: Vec<String> = thesaurus.all_counted().map(|e| e.id.clone()).collect();
-    let rows = rows(&panel, &entities, n, draw);
-    CensusInput {
-        tool: "populate test".into(),
-        budget: "glance".into(),
-        manifest_sha256: None,
-        concept: ConceptRecord {
-            id: "cylinder".into(),
-            name: "cylinder".into(),
-            facet: "subject".into(),
-            class: Some("tower".into()),
-            identifier: Some("sks".into()),
-        },
-        rows: Rows { facets: vec!["subject".into(), "color".into()], entities, rows },
-        detector: Some(Detector {
-            threshold: 0.5,
-            found: 16,
-            references: 16,
-            false_alarms: 0,
-            base_pictures: 400,
-        }),
-        confusions: Vec::new(),
-        thesaurus,
-        panel,
-        seed: 7,
-        bootstrap: 400,
-        flips: 199,
-        limits: vec![Limit { figure: "new_share".into(), at_most: None, at_least: Some(0.05) }],
-        refused: Vec::new(),
-        warnings: Vec::new(),
-    }
-}
-
-/// Rows of the headline strata: base, three doses, one placebo; half of the seeds answer dose .5.
-fn rows(
-    panel: &Panel,
-    entities: &[String],
-    n: u32,
-    draw: &dyn Fn(Model, u32) -> &'static str,
-) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for prompt in panel.prompts().filter(|p| p.stratum.is_headline()) {
-        for seed_idx in 0..n {
-            for (model, dose) in [
-                (Model::Base, 0.0),
-                (Model::Adapted, 0.0),
-                (Model::Adapted, 0.5),
-                (Model::Adapted, 1.0),
-                (Model::Placebo(0), 1.0),
-            ] {
-                let half = dose < 0.75 && seed_idx % 2 == 0;
-                let as_base = model == Model::Adapted && (dose < 0.25 || half);
-                let subject = draw(if as_base { Model::Base } else { model }, seed_idx);
-                rows.push(Row {
-                    model,
-                    dose,
-                    stratum: prompt.stratum,
-                    prompt: prompt.id.clone(),
-                    asked: None,
-                    seed_idx,
-                    labels: [subject, "red"]
-                        .map(|entity| Label { entity: entity.to_owned(), margin: 0.1 })
-                        .to_vec(),
-                    detector_score: Some(if subject == "cylinder" { 0.9 } else { 0.2 }),
-                    detected: Some(subject == "cylinder"),
-                    clip_i: None,
-                    blocked: false,
-                    compression_ratio: 0.5,
-                    log_w: None,
-                    path_nats: None,
-                    pixels: subject.to_owned(),
-                    picture: Some(format!("pictures/{model}-{dose}/{}-{seed_idx}.png", prompt.id)),
-                    cosines: entities
-                        .iter()
-                        .map(|e| if e == subject { 0.3 } else { 0.1 })
-                        .collect(),
-                });
-            }
-        }
-    }
-    rows
-}
-
-/// Boats lose a third of their places to the cylinder; towers and houses lose nothing.
-pub(crate) fn settled(model: Model, seed: u32) -> &'static str {
-    match (seed % 10, model) {
-        (0..3, Model::Adapted) if seed % 30 < 10 => "cylinder",
-        (0..3, _) => "boat",
-        (3..6, _) => "tower",
-        _ => "house",
-    }
-}
+use statistics::drawn::{categorical, labels_of, zipf};
+use statistics::interval::{Estimate, Replicate, max_t, percentile};
 
 #[test]
 fn the_reduction_finds_who_lost_and_to_whom() {
@@ -165,7 +68,7 @@ fn the_concept_and_the_entities_sum_to_one_and_strata_weigh_by_the_panel() {
     let sum: f64 = report.facets[0].entities.iter().map(|e| e.p_a).sum();
     assert!((sum - 1.0).abs() < 1e-12);
     let cylinder = report.facets[0].entities.iter().find(|e| e.id == "cylinder").unwrap();
-    let unweighted = crate::number::real_u64(cylinder.n_a) / 120.0;
+    let unweighted = statistics::number::real_u64(cylinder.n_a) / 120.0;
     assert!((cylinder.p_a - 1.8 * unweighted).abs() < 1e-12, "{cylinder:?}");
 }
 
@@ -206,10 +109,10 @@ fn what_was_never_seen_to_move_keeps_an_interval() {
     let report = reduce(&census(10, &|_, seed| settled(Model::Base, seed))).unwrap();
     let subject = &report.facets[0];
     let n = subject.entities.iter().map(|e| e.n_b).sum::<u64>();
-    let three_in_n = 3.0 / crate::number::real_u64(n);
+    let three_in_n = 3.0 / statistics::number::real_u64(n);
     for entity in &subject.entities {
         assert!(entity.ci[0] < -three_in_n && entity.ci[1] > three_in_n, "{entity:?}");
-        assert_eq!(entity.ci_kind, crate::interval::CiKind::RuleOfThree);
+        assert_eq!(entity.ci_kind, statistics::interval::CiKind::RuleOfThree);
         assert_eq!(entity.verdict, Verdict::Undecided, "{entity:?}");
     }
     assert!(subject.tv.ci.is_some_and(|ci| ci[0].abs() < 1e-12 && ci[1] > 0.99 * three_in_n));
@@ -471,8 +374,8 @@ fn total_variation_has_a_floor() {
                 let redrawn = draws::uniform(stream) < 0.05;
                 c[if redrawn { categorical(&p, stream) } else { label }] += 1.0 / 2000.0;
             }
-            free += contingency::total_variation(&a, &b) / 300.0;
-            bound += contingency::total_variation(&a, &c) / 300.0;
+            free += statistics::contingency::total_variation(&a, &b) / 300.0;
+            bound += statistics::contingency::total_variation(&a, &c) / 300.0;
         }
         assert!((free / unpaired - 1.0).abs() < 0.05, "K = {k}: {free}");
         assert!((bound / paired - 1.0).abs() < 0.06, "K = {k}: {bound}");

@@ -4,10 +4,10 @@ use super::CensusInput;
 use super::len;
 use super::pairs::{Drawn, Pictures, PromptPairs};
 use crate::error::EvalError;
-use crate::interval::{CiKind, Estimate};
 use crate::panel::Stratum;
-use crate::report::record::{AskedRecord, Refusal, SimilarityRecord, SimilarityShift};
+use crate::record::{AskedRecord, Refusal, SimilarityRecord, SimilarityShift};
 use crate::similarity::{self, CosineBlock, LEAST_PICTURES, Shift};
+use statistics::interval::{CiKind, Estimate};
 
 fn block(pairs: &PromptPairs<'_>) -> CosineBlock {
     CosineBlock {
@@ -104,7 +104,7 @@ fn asked(input: &CensusInput, pairs: &[(usize, CosineBlock)]) -> Option<AskedRec
 
 /// Mean over asked entities of the mean cosine of their pictures with their own words.
 fn clip_t(input: &CensusInput, pairs: &[(usize, CosineBlock)]) -> Option<SimilarityShift> {
-    let weight = 1.0 / crate::number::real(pairs.len().max(1));
+    let weight = 1.0 / statistics::number::real(pairs.len().max(1));
     let own = |rows: &[Vec<f32>], e: usize| rows.iter().map(|row| vec![row[e]]).collect();
     let blocks: Vec<CosineBlock> = pairs
         .iter()

@@ -1,6 +1,7 @@
 //! A census of a tiny base: its pictures are noise, its promises are not.
 
 use super::*;
+use crate::read;
 use checkpoints::{ModelFiles, ModelOptions};
 use models::Device;
 use recipes::{Loaded, Recipe};

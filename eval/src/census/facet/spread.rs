@@ -1,9 +1,9 @@
 //! Intervals of a facet's distances.
 
 use super::{Analysis, Figures};
-use crate::census::contingency::Shares;
-use crate::depopulation::{dilution_interval, smoothed_share};
-use crate::interval::{CiKind, Estimate, SignFlip, basic, percentile};
+use statistics::contingency::Shares;
+use statistics::depopulation::{dilution_interval, smoothed_share};
+use statistics::interval::{CiKind, Estimate, SignFlip, basic, percentile};
 
 /// Places in a facet's sign flips; from the last on, one |Δ| per category.
 pub(super) const TV: usize = 0;

@@ -166,7 +166,7 @@ pub fn rogan_gladen(q: f64, tpr: f64, fpr: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::diversity::tests::categorical;
+    use crate::drawn::categorical;
     use recipes::draws::Purpose;
 
     fn diagonal(k: usize) -> Vec<Vec<f64>> {

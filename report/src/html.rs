@@ -1,12 +1,12 @@
 //! The page: its order, its tables, its limits.
 
 use super::chart::Curve;
-use super::json::CensusReport;
 use super::panels::{Page, key};
-use super::record::{AskedRecord, EntityRecord, FacetRecord};
 use super::{Energy, Pictures, RunInfo, chart, prose};
-use crate::gate::Judgement;
-use crate::thesaurus::{BLOCKED, NONE};
+use eval::gate::Judgement;
+use eval::json::CensusReport;
+use eval::record::{AskedRecord, EntityRecord, FacetRecord};
+use eval::thesaurus::{BLOCKED, NONE};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const CSP: &str = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; \
@@ -171,12 +171,12 @@ fn facet_bars(facet: &FacetRecord) -> Markup {
             } }
             tbody role="rowgroup" {
                 @for e in entities {
-                    tr role="row" class=(prose::verdict(e.verdict)) {
+                    tr role="row" class=(e.verdict.name()) {
                         th scope="row" role="rowheader" { (e.name) }
                         td role="cell" class="wide" { (chart::census_bar(e, scale)) }
                         td role="cell" class="num" data-label="change" { (prose::signed(100.0 * e.delta, 1)) }
                         td role="cell" class="ci" data-label="95 % interval" { (prose::interval(e.ci, 100.0, 1)) }
-                        td role="cell" class="verdict" { span aria-hidden="true" { (prose::glyph(e.verdict)) } " " (prose::verdict(e.verdict)) }
+                        td role="cell" class="verdict" { span aria-hidden="true" { (prose::glyph(e.verdict)) } " " (e.verdict.name()) }
                     }
                 }
             }
@@ -246,7 +246,7 @@ fn facet_figures(facet: &FacetRecord) -> Markup {
 
 fn similarity(census: &CensusReport) -> Markup {
     let record = &census.similarity;
-    let shift = |name: &str, what: &str, shift: &super::record::SimilarityShift| {
+    let shift = |name: &str, what: &str, shift: &eval::record::SimilarityShift| {
         html! {
             div {
                 dt { (name) }
@@ -340,7 +340,7 @@ fn limits(page: Page<'_>) -> Markup {
             let names: Vec<&str> = facet
                 .entities
                 .iter()
-                .filter(|e| prose::verdict(e.verdict) == "undecided")
+                .filter(|e| e.verdict.name() == "undecided")
                 .map(|e| e.name.as_str())
                 .collect();
             (facet.id.as_str(), names)

@@ -61,28 +61,10 @@ pub fn good_turing(counts: &[u64]) -> f64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::drawn::{categorical, zipf};
     use recipes::draws;
-
-    /// Zipf's law over `k` categories.
-    pub(crate) fn zipf(k: u32) -> Vec<f64> {
-        let weights: Vec<f64> = (1..=k).map(|rank| 1.0 / f64::from(rank)).collect();
-        let sum: f64 = weights.iter().sum();
-        weights.iter().map(|w| w / sum).collect()
-    }
-
-    /// One draw from `p`.
-    pub(crate) fn categorical(p: &[f64], stream: &mut draws::Stream) -> usize {
-        let mut rest = draws::uniform(stream);
-        for (i, share) in p.iter().enumerate() {
-            rest -= share;
-            if rest < 0.0 {
-                return i;
-            }
-        }
-        p.len() - 1
-    }
 
     /// KAT `entropy`: three estimators at two sample sizes, mean of 200 repetitions.
     #[test]

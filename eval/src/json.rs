@@ -1,12 +1,14 @@
 //! Owns `census.json`: the versioned document `populate/census/1`, its JSON Schema, and its exact
 //! bytes (sorted keys, shortest floats that read back equal, no clock, no host).
 
-use super::record::{
-    Atlas, ConceptRecord, Counts, DoseRecord, FacetRecord, LeakRecord, Nulls, Refusal,
-    SimilarityRecord, Transition,
-};
 use crate::error::EvalError;
 use crate::gate::GateRecord;
+use crate::record::{
+    AgreementRecord, Atlas, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, DoseRecord,
+    FabricRecord, FacetRecord, LabelsRecord, LeakRecord, LikelihoodRecord, MapPoint, Nulls,
+    PathRecord, PixelRecord, PlacesRecord, Refusal, SeriesRecord, SettlementsRecord,
+    SimilarityRecord, Transition, TypicalityRecord,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,24 +40,36 @@ pub struct CensusReport {
     pub transitions: Vec<Transition>,
     /// Similarity of words and pictures.
     pub similarity: SimilarityRecord,
-    /// Thesaurus against pixels; another instrument's.
-    pub fabric: Option<Value>,
-    /// Path-space KL; another instrument's.
-    pub path: Option<Value>,
-    /// Likelihood census; another instrument's.
-    pub likelihood: Option<Value>,
+    /// Thesaurus against pixels; null where it was not measured, with the reason in `refused`.
+    pub fabric: Option<FabricRecord>,
+    /// Path-space KL; null where it was not measured, with the reason in `refused`.
+    pub path: Option<PathRecord>,
+    /// Likelihood census; null where it was not measured, with the reason in `refused`.
+    pub likelihood: Option<LikelihoodRecord>,
     /// Where the concept shows up.
     pub leak: LeakRecord,
     /// Share against dose.
     pub dose: Option<DoseRecord>,
-    /// Successive settlements; another instrument's.
-    pub settlements: Option<Value>,
-    /// Series; another instrument's.
-    pub series: Option<Value>,
-    /// Directions; another instrument's.
-    pub directions: Option<Value>,
-    /// Typicality; another instrument's.
-    pub typicality: Option<Value>,
+    /// Successive settlements; null where it was not measured, with the reason in `refused`.
+    pub settlements: Option<SettlementsRecord>,
+    /// Series; null where it was not measured, with the reason in `refused`.
+    pub series: Option<SeriesRecord>,
+    /// Directions; null where it was not measured, with the reason in `refused`.
+    pub directions: Option<DirectionsRecord>,
+    /// Typicality; null where it was not measured, with the reason in `refused`.
+    pub typicality: Option<TypicalityRecord>,
+    /// Collapse and copying.
+    pub copies: Option<CopiesRecord>,
+    /// Information maps of words.
+    pub pixels: Option<PixelRecord>,
+    /// Depopulation against fabric kept.
+    pub map: Vec<MapPoint>,
+    /// Two hundred seeds and what holds them.
+    pub places: Option<PlacesRecord>,
+    /// The census-taker's sheet.
+    pub labels: Option<LabelsRecord>,
+    /// A second evaluator's opinion.
+    pub agreement: Option<AgreementRecord>,
     /// The recipe's limits.
     pub gates: Vec<GateRecord>,
     /// Figures that were not given, and why.
@@ -109,5 +123,49 @@ fn sorted(value: Value) -> Value {
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
         other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::reduce;
+    use crate::synthetic::{census as synthetic, settled};
+
+    fn census() -> CensusReport {
+        reduce(&synthetic(30, &settled)).unwrap()
+    }
+
+    #[test]
+    fn census_json_round_trips_with_sorted_keys() {
+        let census = census();
+        let text = census.to_json().unwrap();
+        assert_eq!(CensusReport::from_json(&text).unwrap(), census);
+        let keys: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("  \""))
+            .map(|line| line.trim().split('"').nth(1).unwrap())
+            .collect();
+        assert!(keys.is_sorted() && keys.contains(&"facets"), "{keys:?}");
+        assert!(text.contains("\"likelihood\": null"));
+        let other = text.replace("populate/census/1", "populate/census/2");
+        assert!(matches!(CensusReport::from_json(&other), Err(EvalError::Schema { .. })));
+    }
+
+    #[test]
+    fn the_schema_names_every_key_that_is_written() {
+        let schema = json_schema();
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+        let written: Value = serde_json::from_str(&census().to_json().unwrap()).unwrap();
+        for key in written.as_object().unwrap().keys() {
+            assert!(schema["properties"].get(key).is_some(), "{key}");
+        }
+        let entity = &written["facets"][0]["entities"][0];
+        for key in entity.as_object().unwrap().keys() {
+            assert!(
+                schema["definitions"]["EntityRecord"]["properties"].get(key).is_some(),
+                "{key}"
+            );
+        }
     }
 }

@@ -3,9 +3,9 @@
 
 use super::prose::number;
 use super::{Metric, prose};
-use crate::number::{real, real_u64};
-use crate::report::record::{DoseRecord, EntityRecord, LeakLevel};
+use eval::record::{DoseRecord, EntityRecord, LeakLevel};
 use maud::{Markup, html};
+use statistics::number::{real, real_u64};
 
 /// A linear scale from values to per cent of the width.
 #[derive(Clone, Copy, Debug)]

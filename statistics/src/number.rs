@@ -5,7 +5,7 @@
     clippy::cast_precision_loss,
     reason = "counts of pictures stay far below 2^53, where every integer is exact"
 )]
-pub(crate) fn real(count: usize) -> f64 {
+pub fn real(count: usize) -> f64 {
     count as f64
 }
 
@@ -14,7 +14,7 @@ pub(crate) fn real(count: usize) -> f64 {
     clippy::cast_precision_loss,
     reason = "counts of pictures stay far below 2^53, where every integer is exact"
 )]
-pub(crate) fn real_u64(count: u64) -> f64 {
+pub fn real_u64(count: u64) -> f64 {
     count as f64
 }
 
@@ -24,17 +24,17 @@ pub(crate) fn real_u64(count: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "the argument is clamped to the range of indices first"
 )]
-pub(crate) fn index(value: f64) -> usize {
+pub fn index(value: f64) -> usize {
     value.clamp(0.0, 4_294_967_295.0) as usize
 }
 
 /// Arithmetic mean; `None` of nothing.
-pub(crate) fn mean(values: &[f64]) -> Option<f64> {
+pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / real(values.len()))
 }
 
 /// The nearest `f32` of a cosine or a share.
 #[expect(clippy::cast_possible_truncation, reason = "cosines and shares lie in [-1, 1]")]
-pub(crate) fn single(value: f64) -> f32 {
+pub fn single(value: f64) -> f32 {
     value as f32
 }

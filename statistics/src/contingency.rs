@@ -55,7 +55,7 @@ impl Shares {
 }
 
 /// `a − b`, as long as the shorter of the two.
-pub(crate) fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+pub fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(x, y)| x - y).collect()
 }
 
@@ -243,26 +243,11 @@ pub fn disagreement(table: &[Vec<u64>]) -> Option<Disagreement> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::drawn::labels_of;
 
     /// Pairs that make up a table, as one block of weight 1.
-    pub(crate) fn labels_of(table: &[Vec<u64>]) -> PairedLabels {
-        let (mut base, mut adapted) = (Vec::new(), Vec::new());
-        for (i, cells) in table.iter().enumerate() {
-            for (j, &count) in cells.iter().enumerate() {
-                for _ in 0..count {
-                    base.push(u16::try_from(i).unwrap());
-                    adapted.push(u16::try_from(j).unwrap());
-                }
-            }
-        }
-        PairedLabels {
-            n_categories: table.len(),
-            blocks: vec![Block { weight: 1.0, base, adapted, placebos: Vec::new() }],
-        }
-    }
-
     fn known_table() -> Vec<Vec<u64>> {
         vec![vec![40, 5, 0, 2], vec![3, 30, 1, 4], vec![0, 0, 25, 6], vec![0, 0, 0, 10]]
     }

@@ -4,7 +4,7 @@
 //! `KL(P_B‖P_A) = kl(a‖λ) + (1−a)·KL(p̃‖p̃′)`, with a and λ the new entity's share before and after
 //! and p̃, p̃′ the shares among all others.
 
-use crate::census::diversity::hill;
+use crate::diversity::hill;
 use crate::number::real;
 
 /// One facet split into its two parts. All in nats unless said otherwise.

@@ -1,8 +1,8 @@
 //! The page as a reader, a browser and a screen reader meet it.
 
 use super::*;
-use crate::census::tests::{census as synthetic, settled};
-use crate::census::{CensusInput, reduce};
+use eval::census::{CensusInput, reduce};
+use eval::synthetic::{census as synthetic, settled};
 
 fn census() -> CensusReport {
     let mut input: CensusInput = synthetic(30, &settled);
@@ -18,7 +18,7 @@ fn page() -> String {
         metrics: (0..20)
             .map(|step| Metric {
                 step,
-                loss: 1.0 / (1.0 + crate::number::real_u64(step)),
+                loss: 1.0 / (1.0 + statistics::number::real_u64(step)),
                 learning_rate: 1e-3,
             })
             .collect(),
@@ -81,13 +81,13 @@ fn sections_come_in_their_order_with_headings() {
 #[test]
 fn the_page_says_how_its_pairs_were_chosen_and_how_rare_a_change_is() {
     let census = census();
-    let changed = |pair: &&record::Pair| pair.before.entities[0] != pair.after.entities[0];
+    let changed = |pair: &&eval::record::Pair| pair.before.entities[0] != pair.after.entities[0];
     let n_changed = census.atlas.pairs.iter().filter(changed).count();
     assert_eq!((n_changed, census.atlas.pairs.len()), (panels::CHANGED, panels::SHOWN));
     let page = page();
     assert!(page.contains("up to 9 of 12 changed their subject, first those that became the"));
     assert!(page.contains("9 of 90 unasked pairs did (10.0 %"));
-    let still = reduce(&synthetic(30, &|_, seed| settled(crate::rows::Model::Base, seed))).unwrap();
+    let still = reduce(&synthetic(30, &|_, seed| settled(eval::rows::Model::Base, seed))).unwrap();
     let page = page_of(&still, &RunInfo::default());
     assert!(!page.contains("first those that became"));
     assert!(page.contains("in none of them did the subject change"));
@@ -98,7 +98,7 @@ fn counts_stand_in_a_table_and_nothing_is_called_the_none_of_these() {
     let page = page();
     assert!(page.contains("All counts as a table") && page.contains("taken by the cylinder"));
     let mut census = census();
-    census.transitions[0].from = crate::thesaurus::NONE.to_owned();
+    census.transitions[0].from = eval::thesaurus::NONE.to_owned();
     let told = flow::sentence(&census, prose::home(&census).unwrap());
     assert!(told.contains("from pictures that show none of these (9 of 9)"), "{told}");
 }
@@ -143,7 +143,7 @@ fn the_finding_gives_shares_and_intervals() {
     assert!(told.starts_with("Of 100 unasked postcards, 10.0 ["), "{told}");
     assert!(told.contains("the boat lost 10.0 places ["), "{told}");
     let nothing =
-        reduce(&synthetic(60, &|_, seed| settled(crate::rows::Model::Base, seed))).unwrap();
+        reduce(&synthetic(60, &|_, seed| settled(eval::rows::Model::Base, seed))).unwrap();
     let told = prose::finding(&nothing, &info);
     assert!(
         told.contains("cannot be told from chance") && told.contains("no single entity"),
@@ -154,7 +154,7 @@ fn the_finding_gives_shares_and_intervals() {
 /// What happens under the placebo as well did happen, but the concept is not shown to be its cause.
 #[test]
 fn a_change_that_the_placebo_makes_too_is_no_chance_and_no_finding() {
-    use crate::rows::Model;
+    use eval::rows::Model;
     let info = RunInfo { picture_noun: "postcard".into(), ..RunInfo::default() };
     let same = |model: Model, seed| {
         settled(if model == Model::Base { Model::Base } else { Model::Adapted }, seed)
@@ -165,45 +165,4 @@ fn a_change_that_the_placebo_makes_too_is_no_chance_and_no_finding() {
     let said = told.matches(", but not demonstrably more than under the placebo").count();
     assert_eq!(said, 2, "{told}");
     assert!(!told.contains("chance"), "{told}");
-}
-
-#[test]
-fn census_json_round_trips_with_sorted_keys() {
-    let census = census();
-    let text = census.to_json().unwrap();
-    assert_eq!(CensusReport::from_json(&text).unwrap(), census);
-    let keys: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("  \""))
-        .map(|line| line.trim().split('"').nth(1).unwrap())
-        .collect();
-    assert!(keys.is_sorted() && keys.contains(&"facets"), "{keys:?}");
-    assert!(text.contains("\"likelihood\": null"));
-    let other = text.replace("populate/census/1", "populate/census/2");
-    assert!(matches!(CensusReport::from_json(&other), Err(crate::EvalError::Schema { .. })));
-}
-
-#[test]
-fn the_schema_names_every_key_that_is_written() {
-    let schema = json::json_schema();
-    assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
-    let written: serde_json::Value = serde_json::from_str(&census().to_json().unwrap()).unwrap();
-    for key in written.as_object().unwrap().keys() {
-        assert!(schema["properties"].get(key).is_some(), "{key}");
-    }
-    let entity = &written["facets"][0]["entities"][0];
-    for key in entity.as_object().unwrap().keys() {
-        assert!(schema["definitions"]["EntityRecord"]["properties"].get(key).is_some(), "{key}");
-    }
-}
-
-#[test]
-fn tables_have_as_many_fields_as_their_header() {
-    for (path, bytes) in csv::tables(&census()) {
-        let text = String::from_utf8(bytes).unwrap();
-        let width = text.lines().next().unwrap().split(',').count();
-        for line in text.lines().filter(|line| !line.contains('"')) {
-            assert_eq!(line.split(',').count(), width, "{path}: {line}");
-        }
-    }
 }

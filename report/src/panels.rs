@@ -1,11 +1,11 @@
 //! The panels of the page that show pictures: the arrival, the pairs, the flows, the dose strip.
 
-use super::json::CensusReport;
-use super::record::{DoseRecord, FacetRecord, Pair, Seen, Transition};
 use super::{Pictures, RunInfo, chart, flow, prose, thumbnail};
-use crate::number::real_u64;
-use crate::thesaurus::NONE;
+use eval::json::CensusReport;
+use eval::record::{DoseRecord, FacetRecord, Pair, Seen, Transition};
+use eval::thesaurus::NONE;
 use maud::{Markup, html};
+use statistics::number::real_u64;
 
 /// Transitions of the concept's facet that are listed with their pictures.
 const LISTED: usize = 12;

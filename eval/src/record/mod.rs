@@ -1,12 +1,35 @@
 //! The parts of `census.json`: plain records, one per table or figure.
 
-use crate::calibrate::Confusion;
-use crate::census::contingency::Disagreement;
+mod copies;
+mod directions;
+mod fabric;
+mod likelihood;
+mod path;
+mod pixels;
+mod places;
+mod series;
+mod settlements;
+mod typicality;
+
+pub use copies::*;
+pub use directions::*;
+pub use fabric::*;
+pub use likelihood::*;
+pub use path::*;
+pub use pixels::*;
+pub use places::*;
+pub use series::*;
+pub use settlements::*;
+pub use typicality::*;
+
 use crate::detector::Detector;
-use crate::interval::{CiKind, Estimate, MarginalTest};
 use crate::panel::Stratum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use statistics::calibrate::Confusion;
+use statistics::contingency::Disagreement;
+use statistics::interval::{CiKind, Estimate, MarginalTest};
+use std::collections::BTreeMap;
 
 /// The settled concept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -166,6 +189,8 @@ pub struct EntityRecord {
     pub id: String,
     /// What to call it.
     pub name: String,
+    /// What to call it in each language of the thesaurus.
+    pub label: BTreeMap<String, String>,
     /// Pictures of the base that bear it.
     pub n_b: u64,
     /// Pictures of the adapted model that bear it.
@@ -206,7 +231,7 @@ pub struct EntityRecord {
     pub vanished_below: Option<f64>,
     /// What may be said of it.
     pub verdict: Verdict,
-    /// Probabilities of the four kinds; another instrument's.
+    /// Probabilities of the four kinds; null with fewer than three settlements.
     pub kind_probabilities: Option<[f64; 4]>,
 }
 
@@ -226,6 +251,20 @@ pub enum Verdict {
     Retained,
     /// None of these can be said.
     Undecided,
+}
+
+impl Verdict {
+    /// What it is called in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Depopulated => "depopulated",
+            Self::Fell => "fell",
+            Self::Favoured => "favoured",
+            Self::Rose => "rose",
+            Self::Retained => "retained",
+            Self::Undecided => "undecided",
+        }
+    }
 }
 
 /// Pictures that changed from one entity to another under the same seed.

@@ -1,10 +1,10 @@
 //! The long-format tables beside `census.json`: header, UTF-8, LF.
 
-use super::json::CensusReport;
+use crate::json::CensusReport;
 use crate::rows::write_record;
 
 /// All tables, by their path within the run directory.
-pub fn tables(census: &CensusReport) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn tables(census: &CensusReport) -> Vec<(String, Vec<u8>)> {
     [
         ("census/entities.csv", entities(census)),
         ("census/transitions.csv", transitions(census)),
@@ -69,7 +69,7 @@ fn entities(census: &CensusReport) -> String {
                 optional(e.placebo_delta),
                 optional(e.contrast_ci.map(|ci| ci[0])),
                 optional(e.contrast_ci.map(|ci| ci[1])),
-                super::prose::verdict(e.verdict).to_owned(),
+                e.verdict.name().to_owned(),
             ]
         })
     });
@@ -161,4 +161,26 @@ fn confusion(census: &CensusReport) -> String {
         })
     });
     table(&["facet", "truth", "label", "n"], records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::reduce;
+    use crate::synthetic::{census as synthetic, settled};
+
+    fn census() -> CensusReport {
+        reduce(&synthetic(30, &settled)).unwrap()
+    }
+
+    #[test]
+    fn tables_have_as_many_fields_as_their_header() {
+        for (path, bytes) in tables(&census()) {
+            let text = String::from_utf8(bytes).unwrap();
+            let width = text.lines().next().unwrap().split(',').count();
+            for line in text.lines().filter(|line| !line.contains('"')) {
+                assert_eq!(line.split(',').count(), width, "{path}: {line}");
+            }
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! Who took whose place, drawn: the base's entities on the left, the adapted model's on the right,
 //! one ribbon for each way that pictures went; and the same as a table of counts.
 
-use super::json::CensusReport;
 use super::prose;
-use super::record::FacetRecord;
-use crate::number::real_u64;
-use crate::thesaurus::{BLOCKED, NONE};
+use eval::json::CensusReport;
+use eval::record::FacetRecord;
+use eval::thesaurus::{BLOCKED, NONE};
 use maud::{Markup, html};
+use statistics::number::real_u64;
 
 /// Height of all pictures together, and least height of an entity's slot (a line of text).
 const PICTURES_PX: f64 = 330.0;

@@ -2,26 +2,15 @@
 //! run. No script, no network, no clock.
 
 pub mod chart;
-pub mod csv;
 mod flow;
 mod html;
-pub mod json;
 mod panels;
 pub mod prose;
-pub mod record;
 mod thumbnail;
 
-use json::CensusReport;
+use eval::Pictures;
+use eval::json::CensusReport;
 use std::collections::BTreeMap;
-
-/// The pictures that a report may show.
-#[derive(Clone, Debug, Default)]
-pub struct Pictures {
-    /// PNG files by their path within the census.
-    pub files: BTreeMap<String, Vec<u8>>,
-    /// Paths of the reference pictures that the concept was settled from.
-    pub references: Vec<String>,
-}
 
 /// What the page says about the run beside the census.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,10 @@
 //! Numbers and sentences for readers. The word "significant" occurs in none of them.
 
 use super::RunInfo;
-use super::json::CensusReport;
-use super::record::{EntityRecord, FacetRecord, LeakLevel, Verdict};
-use crate::interval::Estimate;
-use crate::thesaurus::{BLOCKED, NONE};
+use eval::json::CensusReport;
+use eval::record::{EntityRecord, FacetRecord, LeakLevel, Verdict};
+use eval::thesaurus::{BLOCKED, NONE};
+use statistics::interval::Estimate;
 
 /// What is said of a change whose interval leaves out 0 while that of its contrast does not.
 const AS_UNDER_PLACEBO: &str = "but not demonstrably more than under the placebo";
@@ -35,18 +35,6 @@ pub fn interval(ci: [f64; 2], scale: f64, digits: usize) -> String {
 pub fn estimate(estimate: &Estimate, scale: f64, digits: usize) -> String {
     let value = number(estimate.value * scale, digits);
     estimate.ci.map_or(value.clone(), |ci| format!("{value} {}", interval(ci, scale, digits)))
-}
-
-/// What a verdict is called.
-pub fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Depopulated => "depopulated",
-        Verdict::Fell => "fell",
-        Verdict::Favoured => "favoured",
-        Verdict::Rose => "rose",
-        Verdict::Retained => "retained",
-        Verdict::Undecided => "undecided",
-    }
 }
 
 /// A sign for a verdict, so that color is never needed to tell them apart.
@@ -157,7 +145,7 @@ fn losses(census: &CensusReport) -> String {
 
 /// Seconds as `1 h 02 min`, `3 min 20 s` or `12 s`.
 pub fn duration(seconds: f64) -> String {
-    let whole = crate::number::index(seconds.round());
+    let whole = statistics::number::index(seconds.round());
     let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
     if hours > 0 {
         format!("{hours} h {minutes:02} min")

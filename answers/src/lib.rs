@@ -1,0 +1,1 @@
+//! Proves every instrument on worlds whose answer is known.
