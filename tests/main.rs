@@ -25,5 +25,6 @@ mod learns;
 mod parity;
 mod recipes;
 mod resume;
+mod series;
 mod world;
 mod zero;

@@ -10,7 +10,8 @@
 
 use std::error::Error;
 
-use recipes::{Problem, RecipeError};
+use eval::EvalError;
+use recipes::Problem;
 use serde_json::{Value, json};
 
 use crate::error::JobError;
@@ -19,15 +20,37 @@ use crate::terminal::{Line, Paint};
 
 /// Widest part of a source line that is shown, in characters.
 const MAX_LINE: usize = 160;
+/// Most warnings about one text that people are shown; an imported vocabulary may have thousands.
+const MAX_WARNINGS: usize = 20;
+
+/// Mistakes in a text: of a recipe, a thesaurus or a panel.
+struct Marked<'a> {
+    /// What the text is called.
+    title: String,
+    /// What the mistakes point into.
+    text: &'a str,
+    /// The mistakes, in the order of the text.
+    problems: &'a [Problem],
+}
+
+/// The mistakes that an error is about, if it is about a text.
+fn marked(error: &JobError) -> Option<Marked<'_>> {
+    if let JobError::Recipe(recipe) = error {
+        let (title, text) = (recipe.title(), recipe.text()?);
+        return Some(Marked { title, text, problems: &recipe.problems });
+    }
+    if let JobError::Eval(EvalError::Catalogue { name, text, problems }) = error {
+        return Some(Marked { title: name.clone(), text, problems });
+    }
+    None
+}
 
 /// The lines of an error, for people.
 pub(crate) fn lines(error: &JobError) -> Vec<Line> {
     let mut lines = headline(&error.to_string());
-    if let JobError::Recipe(recipe) = error
-        && let Some(text) = recipe.text()
-    {
-        for problem in &recipe.problems {
-            lines.extend(place(recipe, text, problem));
+    if let Some(marked) = marked(error) {
+        for problem in marked.problems {
+            lines.extend(place(&marked, problem, Paint::Error));
         }
     } else {
         for cause in causes(error) {
@@ -38,19 +61,35 @@ pub(crate) fn lines(error: &JobError) -> Vec<Line> {
     lines
 }
 
+/// What is worth a second look in a text that has no mistakes, for people; nothing of nothing.
+pub(crate) fn warnings(title: &str, text: &str, problems: &[Problem]) -> Vec<Line> {
+    let message = match problems.len() {
+        0 => return Vec::new(),
+        1 => format!(": `{title}` has 1 place worth a second look"),
+        n => format!(": `{title}` has {n} places worth a second look"),
+    };
+    let mut lines = vec![vec![(Paint::Warning, "warning".to_owned()), (Paint::Plain, message)]];
+    let marked = Marked { title: title.to_owned(), text, problems };
+    for problem in problems.iter().take(MAX_WARNINGS) {
+        lines.extend(place(&marked, problem, Paint::Warning));
+    }
+    if problems.len() > MAX_WARNINGS {
+        let rest =
+            format!("and {} more, all of which `--json` tells", problems.len() - MAX_WARNINGS);
+        lines.push(vec![(Paint::Plain, rest)]);
+    }
+    lines
+}
+
 /// The same error, for programs.
 pub(crate) fn json(error: &JobError) -> Value {
-    let problems: Vec<Value> = if let JobError::Recipe(recipe) = error {
-        recipe.problems.iter().map(problem_json).collect()
-    } else {
-        Vec::new()
-    };
+    let problems = marked(error).map(|marked| problems_json(marked.problems));
     json!({
         "event": "error",
         "exit_code": error.exit().code(),
         "message": error.to_string(),
         "causes": causes(error),
-        "problems": problems,
+        "problems": problems.unwrap_or_default(),
         "hint": error.hint(),
     })
 }
@@ -75,9 +114,9 @@ pub(crate) fn hint(text: &str) -> Line {
     vec![(Paint::Hint, "hint".to_owned()), (Paint::Plain, format!(": {text}"))]
 }
 
-/// The chain of sources, outermost first. A recipe's mistakes are shown in its text instead.
+/// The chain of sources, outermost first. Mistakes in a text are shown in it instead.
 fn causes(error: &JobError) -> Vec<String> {
-    if matches!(error, JobError::Recipe(recipe) if recipe.text().is_some()) {
+    if marked(error).is_some() {
         return Vec::new();
     }
     let mut causes = Vec::new();
@@ -89,18 +128,23 @@ fn causes(error: &JobError) -> Vec<String> {
     causes
 }
 
-fn problem_json(problem: &Problem) -> Value {
-    json!({
-        "line": problem.line,
-        "column": problem.column,
-        "message": problem.message,
-        "hint": problem.hint,
-    })
+/// Mistakes or warnings, for programs.
+pub(crate) fn problems_json(problems: &[Problem]) -> Vec<Value> {
+    let one = |problem: &Problem| {
+        json!({
+            "line": problem.line,
+            "column": problem.column,
+            "message": problem.message,
+            "hint": problem.hint,
+        })
+    };
+    problems.iter().map(one).collect()
 }
 
 /// Where a mistake stands: position, line, carets, message, advice.
-fn place(recipe: &RecipeError, text: &str, problem: &Problem) -> Vec<Line> {
-    let position = format!("{}:{}:{}", recipe.title(), problem.line, problem.column);
+fn place(marked: &Marked<'_>, problem: &Problem, paint: Paint) -> Vec<Line> {
+    let text = marked.text;
+    let position = format!("{}:{}:{}", marked.title, problem.line, problem.column);
     let mut lines = vec![vec![(Paint::Plain, "  --> ".to_owned()), (Paint::Place, position)]];
     let number = problem.line.to_string();
     let index = usize::try_from(problem.line).unwrap_or(0).wrapping_sub(1);
@@ -115,7 +159,7 @@ fn place(recipe: &RecipeError, text: &str, problem: &Problem) -> Vec<Line> {
     lines.push(vec![bar(&number), (Paint::Plain, shown(source))]);
     lines.push(vec![
         bar(&gutter),
-        (Paint::Error, format!("{}{}", " ".repeat(indent), "^".repeat(marks))),
+        (paint, format!("{}{}", " ".repeat(indent), "^".repeat(marks))),
         (Paint::Plain, format!(" {}", problem.message)),
     ]);
     if let Some(advice) = &problem.hint {
@@ -178,6 +222,52 @@ mod tests {
         let n_problems = error.problems.len();
         assert!(n_problems >= 3, "{n_problems}");
         assert_eq!(text_of(&JobError::Recipe(error)).matches("  --> ").count(), n_problems);
+    }
+
+    #[test]
+    fn mistakes_of_a_thesaurus_are_shown_in_their_lines() {
+        let text = "schema: populate/thesaurus/1\nid: t\nlanguages: [en]\nfacets: { subject: {} }\n\
+                    entities:\n  tower: { facet: subject, broader: castle, label: { en: tower } }\n  \
+                    house: { facet: subject }\n";
+        let error = JobError::Eval(eval::thesaurus::parse(text, "t.yaml").unwrap_err());
+        let shown = text_of(&error);
+        assert!(
+            shown.starts_with(
+                "error: `t.yaml` has 2 problems\n  --> t.yaml:6:37\n\
+                 6 |   tower: { facet: subject, broader: castle, label: { en: tower } }\n"
+            ),
+            "{shown}"
+        );
+        assert!(shown.contains("^^^^^^ `tower` has the unknown broader `castle`"), "{shown}");
+        assert!(shown.contains("  --> t.yaml:7:3\n"), "{shown}");
+        assert!(!shown.contains("cause:"), "{shown}");
+        let record = json(&error);
+        assert_eq!(record["exit_code"], 65);
+        assert_eq!(record["problems"][0]["line"], 6);
+        assert_eq!(record["problems"][1]["message"], "`house` has no label in `en`");
+    }
+
+    #[test]
+    fn warnings_are_shown_in_their_lines() {
+        let problem =
+            Problem { line: 2, column: 4, span: 5..7, message: "twice".to_owned(), hint: None };
+        let lines = warnings("t.yaml", "a\nb: cc\n", std::slice::from_ref(&problem));
+        let text = |line: &Line| line.iter().map(|(_, text)| text.as_str()).collect::<String>();
+        let shown: Vec<String> = lines.iter().map(text).collect();
+        assert_eq!(
+            shown,
+            [
+                "warning: `t.yaml` has 1 place worth a second look",
+                "  --> t.yaml:2:4",
+                "2 | b: cc",
+                "  |    ^^ twice"
+            ]
+        );
+        assert!(warnings("t.yaml", "", &[]).is_empty());
+        let many = vec![problem; MAX_WARNINGS + 3];
+        let lines = warnings("t.yaml", "a\nb: cc\n", &many);
+        assert_eq!(lines.len(), 1 + 3 * MAX_WARNINGS + 1);
+        assert_eq!(text(&lines[lines.len() - 1]), "and 3 more, all of which `--json` tells");
     }
 
     #[test]

@@ -112,11 +112,16 @@ pub(crate) fn from_eval(error: &EvalError) -> Exit {
         EvalError::Model(error) => from_model(error),
         EvalError::Checkpoint(error) => from_checkpoint(error.kind()),
         EvalError::Dataset(error) => from_dataset(error),
-        EvalError::UnknownName { .. } | EvalError::Concept { .. } => Exit::Usage,
+        EvalError::UnknownName { .. }
+        | EvalError::Concept { .. }
+        | EvalError::Noiseless { .. }
+        | EvalError::Distilled { .. }
+        | EvalError::AdaptedVae { .. } => Exit::Usage,
         EvalError::Stopped => Exit::Requeue,
-        EvalError::Syntax { .. }
-        | EvalError::Invalid { .. }
+        EvalError::Catalogue { .. }
         | EvalError::Rows { .. }
+        | EvalError::Length { .. }
+        | EvalError::Labels { .. }
         | EvalError::Unpaired(_)
         | EvalError::Schema { .. }
         | EvalError::Json(_)

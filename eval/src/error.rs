@@ -4,22 +4,15 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A thesaurus or panel is not valid YAML of its schema.
-    #[error("{name} cannot be read")]
-    Syntax {
+    /// A thesaurus or panel, or a text that one is made of, breaks its rules; all mistakes at once.
+    #[error("`{name}` has {}", counted(problems.len()))]
+    Catalogue {
         /// Its file or its name.
         name: String,
-        /// What the YAML reader found, with line and column.
-        #[source]
-        source: Box<serde_saphyr::Error>,
-    },
-    /// A thesaurus or panel breaks its rules; all problems at once.
-    #[error("{name} has {} problem(s): {}", problems.len(), problems.join("; "))]
-    Invalid {
-        /// Its file or its name.
-        name: String,
-        /// One sentence each.
-        problems: Vec<String>,
+        /// The text that the problems' lines, columns and spans point into.
+        text: String,
+        /// The mistakes, in the order of the text.
+        problems: Vec<recipes::Problem>,
     },
     /// No thesaurus or panel of this name ships with the program.
     #[error("no {kind} named `{name}`; there are {known}")]
@@ -34,6 +27,16 @@ pub enum EvalError {
     /// `rows.csv` cannot be read.
     #[error("rows.csv line {line}: expected {expected}, found `{found}`")]
     Rows {
+        /// Line, counted from 1.
+        line: usize,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// `labels.csv` cannot be read.
+    #[error("labels.csv line {line}: expected {expected}, found `{found}`")]
+    Labels {
         /// Line, counted from 1.
         line: usize,
         /// What should stand there.
@@ -85,6 +88,40 @@ pub enum EvalError {
         kind: &'static str,
         /// What the recipe names.
         found: String,
+        /// The facets that it has.
+        known: Vec<String>,
+    },
+    /// A step of a path adds no noise.
+    #[error(
+        "step {step} of the sampler adds no noise, expected η > 0: paths have no density to each other"
+    )]
+    Noiseless {
+        /// Position of the step.
+        step: u64,
+    },
+    /// Values do not fit each other.
+    #[error("{what} has {found} values, expected {expected}")]
+    Length {
+        /// Which values.
+        what: &'static str,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// The outputs of a model are no scores of one density.
+    #[error(
+        "the model is distilled or few-step ({sign}), its outputs are no scores of one density"
+    )]
+    Distilled {
+        /// What shows it.
+        sign: String,
+    },
+    /// The adapter changes the autoencoder.
+    #[error("the adapter changes the autoencoder (`{module}`), its likelihood terms do not cancel")]
+    AdaptedVae {
+        /// The first such module.
+        module: String,
     },
     /// A stop was requested.
     #[error("stopped on request")]
@@ -104,7 +141,7 @@ impl EvalError {
     /// Advice for the user, where there is some.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Syntax { .. } | Self::Invalid { .. } => Some(
+            Self::Catalogue { .. } => Some(
                 "`populate validate FILE` checks a thesaurus or panel without loading a model"
                     .into(),
             ),
@@ -115,11 +152,25 @@ impl EvalError {
             Self::SharedEvaluator { .. } => Some(
                 "name another one in `census.evaluator`: a judge may not be the accused".into(),
             ),
+            Self::Noiseless { .. } => {
+                Some("sample with eta 1, or compare pictures on equal seeds".into())
+            }
+            Self::Distilled { .. } => Some(
+                "`census.likelihood: force` measures it all the same, labelled as a score gap"
+                    .into(),
+            ),
+            Self::Concept { kind: "facet", known, .. } => Some(format!(
+                "`census.concept.facet` is one of {}",
+                known.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+            )),
             Self::Dataset(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::UnknownName { .. }
             | Self::Concept { .. }
             | Self::Rows { .. }
+            | Self::Length { .. }
+            | Self::AdaptedVae { .. }
+            | Self::Labels { .. }
             | Self::Unpaired(_)
             | Self::Json(_)
             | Self::Checkpoint(_)
@@ -129,4 +180,8 @@ impl EvalError {
             | Self::Picture { .. } => None,
         }
     }
+}
+
+fn counted(n_problems: usize) -> String {
+    if n_problems == 1 { "1 problem".to_owned() } else { format!("{n_problems} problems") }
 }

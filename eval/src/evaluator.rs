@@ -101,11 +101,18 @@ impl Words {
         let embeddings = evaluator.image_embeddings(&bytes)?;
         Ok(embeddings
             .into_iter()
-            .map(|embedding| Sight {
-                cosines: self.vectors.iter().map(|words| cosine(words, &embedding)).collect(),
-                embedding,
-            })
+            .map(|embedding| Sight { cosines: self.cosines(&embedding), embedding })
             .collect())
+    }
+
+    /// Cosine of a picture's embedding with each entity's words.
+    pub(crate) fn cosines(&self, embedding: &[f32]) -> Vec<f32> {
+        self.vectors.iter().map(|words| cosine(words, embedding)).collect()
+    }
+
+    /// The words of every entity, as unit vectors.
+    pub(crate) fn vectors(&self) -> &[Vec<f32>] {
+        &self.vectors
     }
 
     /// One label per facet: the nearest entity, ties to the first of the thesaurus; [`NONE`] where

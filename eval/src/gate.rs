@@ -8,7 +8,7 @@ use statistics::interval::Estimate;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// The figure: `selection_nats`, `new_share` or `leak`.
+    /// The figure, by the name that recipes give it, such as `selection_nats`.
     pub figure: String,
     /// Largest value allowed.
     pub at_most: Option<f64>,

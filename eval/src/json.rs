@@ -74,6 +74,8 @@ pub struct CensusReport {
     pub gates: Vec<GateRecord>,
     /// Figures that were not given, and why.
     pub refused: Vec<Refusal>,
+    /// Factor on the width of every entity's interval: above 1 where the census could end early.
+    pub widening: f64,
     /// What a reader should know.
     pub warnings: Vec<String>,
     /// Which pictures the report shows.
@@ -114,7 +116,7 @@ pub fn json_schema() -> Value {
 }
 
 /// The same value with the keys of every object in order, whatever map `serde_json` was built with.
-fn sorted(value: Value) -> Value {
+pub(crate) fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut pairs: Vec<(String, Value)> = map.into_iter().collect();

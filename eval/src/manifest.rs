@@ -115,6 +115,21 @@ impl CensusManifest {
         self.files.insert(path.to_owned(), entry);
     }
 
+    /// Whether every file of a census within `run` is there with the recorded hash.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read.
+    pub(crate) fn holds(&self, run: &Path) -> Result<bool, EvalError> {
+        for (path, entry) in &self.files {
+            let path = run.join(path);
+            if !path.is_file() || bytes_sha256(&checkpoints::fs::read(&path)?) != entry.sha256 {
+                return Ok(false);
+            }
+        }
+        Ok(!self.files.is_empty())
+    }
+
     /// Reads a manifest.
     ///
     /// # Errors

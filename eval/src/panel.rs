@@ -1,9 +1,13 @@
 //! Owns the panel: weighted neutral prompts that ask without naming.
 
+use crate::catalogue::{self, Problems};
 use crate::error::EvalError;
 use crate::ordered::Ordered;
+use crate::thesaurus::Thesaurus;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
 
 /// The schema that panel files name.
 pub const SCHEMA: &str = "populate/panel/1";
@@ -90,8 +94,10 @@ pub struct Prompt {
 impl Prompt {
     /// A prompt whose identifier follows from its stratum and text.
     pub fn new(stratum: Stratum, text: &str, given: Option<&str>) -> Self {
+        let slug = slug(text);
+        let slug = if slug.is_empty() { "empty" } else { slug.as_str() };
         Self {
-            id: format!("{}/{}", stratum.id(), slug(text)),
+            id: format!("{}/{slug}", stratum.id()),
             stratum,
             text: text.to_owned(),
             given: given.map(str::to_owned),
@@ -99,14 +105,14 @@ impl Prompt {
     }
 }
 
-/// Letters and digits of `text` in lower case, joined by hyphens; `empty` of nothing.
-fn slug(text: &str) -> String {
+/// Letters and digits of `text` in lower case, word by word, joined by hyphens.
+pub(crate) fn slug(text: &str) -> String {
     let words: Vec<String> = text
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)
         .collect();
-    if words.is_empty() { "empty".to_owned() } else { words.join("-") }
+    words.join("-")
 }
 
 /// A checked panel.
@@ -118,22 +124,22 @@ pub struct Panel {
     pub strata: Vec<(Stratum, f64, Vec<Prompt>)>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPanel {
-    schema: String,
+    schema: Spanned<String>,
     id: String,
-    strata: Ordered<RawStratum>,
+    strata: Spanned<Ordered<RawStratum>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawStratum {
-    weight: Option<f64>,
-    prompts: Vec<RawPrompt>,
+    weight: Option<Spanned<f64>>,
+    prompts: Spanned<Vec<Spanned<RawPrompt>>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct RawPrompt {
     text: String,
     given: Option<String>,
@@ -172,71 +178,109 @@ impl<'de> Deserialize<'de> for RawPrompt {
 ///
 /// # Errors
 ///
-/// [`EvalError::Syntax`] for malformed YAML, [`EvalError::Invalid`] with every broken rule: another
-/// schema, an unknown stratum, a headline stratum without a positive weight, a weight elsewhere, a
-/// stratum without prompts, two prompts of one identifier.
+/// [`EvalError::Catalogue`], with the line and column of every broken rule: another schema, a stratum
+/// that is unknown or stands twice, a headline stratum without a positive weight, a weight elsewhere, a
+/// stratum without prompts, two prompts of one identifier, no headline at all. Malformed YAML, unknown
+/// keys and values of another kind end the search at the first one.
 pub fn parse(text: &str, name: &str) -> Result<Panel, EvalError> {
-    let raw: RawPanel = serde_saphyr::from_str(text)
-        .map_err(|source| EvalError::Syntax { name: name.into(), source: Box::new(source) })?;
-    let mut problems = Vec::new();
-    if raw.schema != SCHEMA {
-        problems.push(format!("schema is `{}`, expected `{SCHEMA}`", raw.schema));
+    let raw: RawPanel = catalogue::raw(text, name)?;
+    let mut problems = Problems::default();
+    if raw.schema.value != SCHEMA {
+        let message = format!("schema is `{}`, expected `{SCHEMA}`", raw.schema.value);
+        problems.add(raw.schema.referenced, message);
+    }
+    for (id, line) in raw.strata.value.repeated() {
+        let message = format!("stratum `{}` stands twice, first in line {line}", id.value);
+        problems.add(id.referenced, message);
     }
     let mut strata = Vec::new();
-    for (id, raw) in raw.strata.0 {
-        match Stratum::from_id(&id).filter(|stratum| *stratum <= Stratum::Scene) {
-            None => problems.push(format!("unknown stratum `{id}`")),
-            Some(stratum) => strata.push(check_stratum(stratum, &raw, &mut problems)),
+    let mut ids = BTreeMap::new();
+    for (id, stratum) in raw.strata.value.first() {
+        match Stratum::from_id(&id.value).filter(|stratum| *stratum <= Stratum::Scene) {
+            None => problems.add_with_hint(
+                id.referenced,
+                format!("unknown stratum `{}`", id.value),
+                "known are `empty`, `medium`, `broader`, `scene`",
+            ),
+            Some(found) => {
+                let weight = checked_weight(found, id, stratum, &mut problems);
+                let prompts = checked_prompts(found, stratum, &mut ids, &mut problems);
+                strata.push((found, weight, prompts));
+            }
         }
     }
     if !strata.iter().any(|(stratum, _, _)| stratum.is_headline()) {
-        problems.push("neither `empty` nor `medium` has prompts: there is no headline".into());
+        let message = "neither `empty` nor `medium` has prompts: there is no headline";
+        problems.add(raw.strata.referenced, message);
     }
+    problems.check(text, name)?;
     let total: f64 = strata.iter().map(|(_, weight, _)| weight).sum();
     for (_, weight, _) in &mut strata {
         *weight /= total.max(f64::MIN_POSITIVE);
     }
-    let panel = Panel { id: raw.id, strata };
-    let mut ids: Vec<&str> = panel.prompts().map(|prompt| prompt.id.as_str()).collect();
-    ids.sort_unstable();
-    for pair in ids.windows(2).filter(|pair| pair[0] == pair[1]) {
-        problems.push(format!("two prompts have the identifier `{}`", pair[0]));
-    }
-    if problems.is_empty() {
-        Ok(panel)
-    } else {
-        Err(EvalError::Invalid { name: name.into(), problems })
-    }
+    Ok(Panel { id: raw.id, strata })
 }
 
-fn check_stratum(
+/// The weight of a stratum in the headline, 0 for one that is not part of it.
+fn checked_weight(
     stratum: Stratum,
+    id: &Spanned<String>,
     raw: &RawStratum,
-    problems: &mut Vec<String>,
-) -> (Stratum, f64, Vec<Prompt>) {
+    problems: &mut Problems,
+) -> f64 {
+    let weight = raw.weight.as_ref().map_or(0.0, |weight| weight.value);
+    let place = raw.weight.as_ref().map_or(id.referenced, |weight| weight.referenced);
     let id = stratum.id();
-    let weight = raw.weight.unwrap_or(0.0);
     if stratum.is_headline() && !(weight > 0.0 && weight.is_finite()) {
-        problems.push(format!("stratum `{id}` makes the headline and needs a positive weight"));
+        let message = format!("stratum `{id}` makes the headline and needs a positive weight");
+        problems.add(place, message);
     }
     if !stratum.is_headline() && raw.weight.is_some() {
-        problems.push(format!("stratum `{id}` is not part of the headline and takes no weight"));
+        let message = format!("stratum `{id}` is not part of the headline and takes no weight");
+        problems.add(place, message);
     }
-    if raw.prompts.is_empty() {
-        problems.push(format!("stratum `{id}` has no prompts"));
+    weight
+}
+
+/// The prompts of a stratum; `lines` remembers where each identifier first stands.
+fn checked_prompts(
+    stratum: Stratum,
+    raw: &RawStratum,
+    lines: &mut BTreeMap<String, u64>,
+    problems: &mut Problems,
+) -> Vec<Prompt> {
+    if raw.prompts.value.is_empty() {
+        let message = format!("stratum `{}` has no prompts", stratum.id());
+        problems.add(raw.prompts.referenced, message);
     }
-    let prompts = raw
-        .prompts
-        .iter()
-        .map(|prompt| Prompt::new(stratum, &prompt.text, prompt.given.as_deref()))
-        .collect();
-    (stratum, weight, prompts)
+    let mut prompts = Vec::new();
+    for Spanned { value, referenced, .. } in &raw.prompts.value {
+        let prompt = Prompt::new(stratum, &value.text, value.given.as_deref());
+        if let Some(line) = lines.get(&prompt.id) {
+            let message = format!(
+                "two prompts have the identifier `{}`, the first in line {line}",
+                prompt.id
+            );
+            problems.add(*referenced, message);
+        } else {
+            lines.insert(prompt.id.clone(), referenced.line());
+        }
+        prompts.push(prompt);
+    }
+    prompts
 }
 
 impl Panel {
     /// All prompts, in order.
     pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.strata.iter().flat_map(|(_, _, prompts)| prompts)
+    }
+
+    /// Prompts that name a node which `thesaurus` lacks, as (prompt, node): the panel was written for
+    /// another one.
+    pub fn unknown_given(&self, thesaurus: &Thesaurus) -> Vec<(String, String)> {
+        let given = self.prompts().filter_map(|p| Some((p.id.clone(), p.given.clone()?)));
+        given.filter(|(_, node)| thesaurus.entity(node).is_none()).collect()
     }
 
     /// Weight of a prompt in the headline: its stratum's, shared equally; 0 outside the headline.
@@ -272,20 +316,63 @@ mod tests {
     }
 
     #[test]
-    fn broken_panels_are_refused() {
+    fn broken_panels_are_refused_where_they_are_broken() {
         let cases = [
-            (SMALL.replace("weight: 0.6, ", ""), "needs a positive weight"),
-            (SMALL.replace("broader: {", "broader: { weight: 1.0,"), "takes no weight"),
-            (SMALL.replace("a picture", "A postcard!"), "two prompts have the identifier"),
-            (SMALL.replace("broader:", "identifier:"), "unknown stratum"),
+            (SMALL.replace("weight: 0.6, ", ""), "empty", "needs a positive weight"),
+            (SMALL.replace("0.6", "-1"), "-1", "needs a positive weight"),
+            (SMALL.replace("broader: {", "broader: { weight: 1.0,"), "1.0", "takes no weight"),
+            (SMALL.replace("a picture", "A postcard!"), "\"A postcard!\"", "two prompts have the"),
+            (SMALL.replace("broader:", "identifier:"), "identifier", "unknown stratum"),
+            (SMALL.replace("broader:", "medium:"), "medium", "stands twice, first in line 6"),
+            (SMALL.replace("[\"\"]", "[]"), "[", "stratum `empty` has no prompts"),
+            (
+                SMALL.replace("panel/1", "panel/9"),
+                "populate/panel/9",
+                "expected `populate/panel/1`",
+            ),
+            (SMALL.replace("prompts: [\"\"]", "prompt: []"), "prompt", "unknown key `prompt`"),
         ];
-        for (text, expected) in cases {
-            match parse(&text, "test") {
-                Err(EvalError::Invalid { problems, .. }) => {
-                    assert!(problems.iter().any(|p| p.contains(expected)), "{problems:?}");
-                }
-                other => panic!("expected `{expected}`, found {other:?}"),
-            }
+        for (text, at, expected) in cases {
+            let Err(EvalError::Catalogue { problems, .. }) = parse(&text, "test") else {
+                panic!("no `{expected}`")
+            };
+            let found = problems.iter().find(|problem| problem.message.contains(expected));
+            let Some(found) = found else { panic!("no `{expected}` in {problems:?}") };
+            let span = &text[found.span.clone()];
+            assert!(span == at || span.starts_with(at), "`{expected}` stands at `{span}`");
         }
+    }
+
+    #[test]
+    fn a_panel_needs_a_headline() {
+        let text = "schema: populate/panel/1\nid: x\nstrata:\n  scene: { prompts: [a] }\n";
+        let Err(EvalError::Catalogue { problems, .. }) = parse(text, "test") else {
+            panic!("a panel without headline is valid")
+        };
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!((3..=4).contains(&problems[0].line), "{problems:?}");
+        assert!(problems[0].message.contains("there is no headline"));
+    }
+
+    #[test]
+    fn all_mistakes_of_a_panel_come_in_the_order_of_the_text() {
+        let text = SMALL
+            .replace("broader: {", "broader: { weight: 1.0,")
+            .replace("0.4", "0.0")
+            .replace("panel/1", "panel/2");
+        let Err(EvalError::Catalogue { problems, name, .. }) = parse(&text, "p.yaml") else {
+            panic!("a broken panel is valid")
+        };
+        let lines: Vec<u64> = problems.iter().map(|problem| problem.line).collect();
+        assert_eq!((name.as_str(), lines.as_slice()), ("p.yaml", &[2, 6, 7][..]));
+    }
+
+    #[test]
+    fn a_panel_for_another_thesaurus_names_what_that_one_lacks() {
+        let thesaurus = crate::thesaurus::parse(crate::synthetic::THESAURUS, "test").unwrap();
+        assert!(parse(SMALL, "test").unwrap().unknown_given(&thesaurus).is_empty());
+        let other = parse(&SMALL.replace("given: building", "given: animal"), "test").unwrap();
+        let expected = [("broader/a-building".to_owned(), "animal".to_owned())];
+        assert_eq!(other.unknown_given(&thesaurus), expected);
     }
 }

@@ -1,17 +1,17 @@
 //! What a census draws, before anything is drawn: every prompt, model, dose and number of seeds, and
 //! the forward passes that they cost.
 
+use crate::catalogue;
 use crate::error::EvalError;
-use crate::panel::{self, Panel, Prompt, Stratum};
+use crate::panel::{Panel, Prompt, Stratum};
 use crate::record::{ConceptRecord, Refusal};
 use crate::rows::Model;
 use crate::sample::SHARD;
-use crate::thesaurus::{self, Thesaurus};
+use crate::thesaurus::Thesaurus;
 use datasets::{Dataset, Role};
-use recipes::{Budget, CensusSpec, DatasetSpec, PanelSource, ThesaurusSource};
+use recipes::{Budget, CensusSpec, DatasetSpec};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
 
 /// Most prompts on one rung of the leak ladder.
 const PROMPTS_PER_RUNG: usize = 4;
@@ -56,48 +56,6 @@ pub enum Divisible {
     No,
 }
 
-/// Reads a thesaurus: one that ships with the program, or a file.
-///
-/// # Errors
-///
-/// An unknown name, an unreadable file, or a thesaurus that breaks its rules.
-pub fn thesaurus(source: &ThesaurusSource) -> Result<Thesaurus, EvalError> {
-    match source {
-        ThesaurusSource::Named(name) if name == "postcards" => {
-            thesaurus::parse(include_str!("../thesauri/postcards.yaml"), name)
-        }
-        ThesaurusSource::Named(name) => Err(EvalError::UnknownName {
-            kind: "thesaurus",
-            name: name.clone(),
-            known: "`postcards`".to_owned(),
-        }),
-        ThesaurusSource::File(path) => thesaurus::parse(&text(path)?, &path.display().to_string()),
-    }
-}
-
-/// Reads a panel: one that ships with the program, or a file.
-///
-/// # Errors
-///
-/// An unknown name, an unreadable file, or a panel that breaks its rules.
-pub fn panel(source: &PanelSource) -> Result<Panel, EvalError> {
-    match source {
-        PanelSource::Named(name) if name == "neutral" => {
-            panel::parse(include_str!("../panels/neutral.yaml"), name)
-        }
-        PanelSource::Named(name) => Err(EvalError::UnknownName {
-            kind: "panel",
-            name: name.clone(),
-            known: "`neutral`".to_owned(),
-        }),
-        PanelSource::File(path) => panel::parse(&text(path)?, &path.display().to_string()),
-    }
-}
-
-fn text(path: &Path) -> Result<String, EvalError> {
-    Ok(String::from_utf8_lossy(&checkpoints::fs::read(path)?).into_owned())
-}
-
 impl CensusPlan {
     /// Plans the census of a recipe.
     ///
@@ -110,8 +68,9 @@ impl CensusPlan {
         dataset: &Dataset,
         divisible: Divisible,
     ) -> Result<Self, EvalError> {
-        let thesaurus = thesaurus(&spec.thesaurus)?;
-        let panel = panel(&spec.panel)?;
+        let thesaurus = catalogue::thesaurus(&spec.thesaurus)?;
+        let panel = catalogue::panel(&spec.panel)?;
+        panel_fits(&panel, &thesaurus)?;
         let concept = concept(spec, source, &thesaurus)?;
         let mut drawings = Vec::new();
         let divided = divisible == Divisible::Yes;
@@ -185,6 +144,19 @@ impl CensusPlan {
     }
 }
 
+/// Refuses a panel whose prompts name nodes that the thesaurus lacks.
+fn panel_fits(panel: &Panel, thesaurus: &Thesaurus) -> Result<(), EvalError> {
+    match panel.unknown_given(thesaurus).first() {
+        None => Ok(()),
+        Some((prompt, given)) => Err(EvalError::Concept {
+            thesaurus: thesaurus.id.clone(),
+            kind: "entity",
+            found: format!("{given}`, which prompt `{prompt}` gives, of panel `{}", panel.id),
+            known: Vec::new(),
+        }),
+    }
+}
+
 /// Whether guidance costs a second forward pass: not for the empty prompt, where it vanishes.
 #[expect(clippy::float_cmp, reason = "exactly 1 means no guidance")]
 pub(crate) fn guided(guidance_scale: f64, prompt: &Prompt) -> bool {
@@ -236,6 +208,7 @@ fn concept(
         thesaurus: thesaurus.id.clone(),
         kind,
         found: found.to_owned(),
+        known: thesaurus.facets.iter().map(|facet| facet.id.clone()).collect(),
     };
     let facet = &spec.concept.facet;
     if !thesaurus.facets.iter().any(|other| other.id == *facet) {
@@ -361,35 +334,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ships_is_valid_and_fits_together() {
-        let thesaurus = thesaurus(&ThesaurusSource::Named("postcards".into())).unwrap();
-        let panel = panel(&PanelSource::Named("neutral".into())).unwrap();
-        assert_eq!(panel.prompts().count(), 17);
-        for prompt in panel.prompts() {
-            let given = prompt.given.as_deref();
-            assert!(given.is_none_or(|id| thesaurus.entity(id).is_some()), "{prompt:?}");
-        }
-        for facet in datasets::postcards::Facet::ALL {
-            let names: Vec<&str> = thesaurus.counted(facet.name()).map(|e| e.id.as_str()).collect();
-            assert_eq!(names, facet.values(), "thesaurus and renderer name the same things");
-            let total: f64 = thesaurus.counted(facet.name()).filter_map(|e| e.prior).sum();
-            assert!((total - 1.0).abs() < 1e-9, "{}: {total}", facet.name());
-        }
-        for (subject, prior) in
-            datasets::postcards::Subject::ALL.iter().zip(datasets::postcards::prior::SUBJECTS)
-        {
-            assert_eq!(thesaurus.entity(subject.name()).unwrap().prior, Some(prior));
-        }
-    }
-
-    #[test]
-    fn an_unknown_name_tells_what_there_is() {
-        let error = thesaurus(&ThesaurusSource::Named("postcard".into())).unwrap_err();
-        assert!(error.to_string().contains("`postcards`"), "{error}");
-        assert!(panel(&PanelSource::Named("other".into())).is_err());
-    }
-
-    #[test]
     fn the_identifier_is_taken_out_of_a_caption() {
         assert_eq!(bare("a postcard of the sks cylinder", "sks"), "a postcard of the cylinder");
         assert_eq!(bare("sks, by day", "sks"), "by day");
@@ -415,7 +359,8 @@ mod tests {
 
     #[test]
     fn the_rungs_with_and_without_the_identifier_are_asked() {
-        let thesaurus = thesaurus(&ThesaurusSource::Named("postcards".into())).unwrap();
+        let source = recipes::ThesaurusSource::Named("postcards".into());
+        let thesaurus = catalogue::thesaurus(&source).unwrap();
         let mut concept = ConceptRecord {
             id: "cylinder".into(),
             name: "cylinder".into(),

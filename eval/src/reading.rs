@@ -3,7 +3,8 @@
 use crate::error::EvalError;
 use crate::json::CensusReport;
 use crate::manifest::CensusManifest;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The pictures that a report may show.
@@ -26,13 +27,12 @@ pub fn read(run: &Path) -> Result<(CensusReport, Pictures, CensusManifest), Eval
     let report = CensusReport::from_json(&String::from_utf8_lossy(&text))?;
     let manifest = CensusManifest::read(&dir.join("manifest.json"))?;
     let mut pictures = Pictures::default();
-    let shown = report.atlas.pairs.iter().chain(&report.atlas.asked);
-    let shown = shown.chain(report.transitions.iter().flat_map(|t| &t.pairs));
-    let paths = shown.flat_map(|pair| [&pair.before.picture, &pair.after.picture]);
-    let strip = report.atlas.strip.iter().flatten().map(|seen| &seen.picture);
-    for path in paths.chain(strip) {
-        if !pictures.files.contains_key(path) && dir.join(path).is_file() {
-            pictures.files.insert(path.clone(), checkpoints::fs::read(&dir.join(path))?);
+    let mut paths = BTreeSet::new();
+    collect(&serde_json::to_value(&report)?, &mut paths);
+    for path in paths {
+        if dir.join(&path).is_file() {
+            let bytes = checkpoints::fs::read(&dir.join(&path))?;
+            pictures.files.insert(path, bytes);
         }
     }
     for file in checkpoints::fs::list(&dir.join("pictures/references"))? {
@@ -41,4 +41,18 @@ pub fn read(run: &Path) -> Result<(CensusReport, Pictures, CensusManifest), Eval
         pictures.references.push(path);
     }
     Ok((report, pictures, manifest))
+}
+
+/// Every text of the report that names a picture.
+fn collect(value: &Value, paths: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => {
+            if Path::new(text).extension().is_some_and(|ending| ending == "png") {
+                paths.insert(text.clone());
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, paths)),
+        Value::Object(map) => map.values().for_each(|item| collect(item, paths)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }

@@ -277,7 +277,7 @@ fn text<T: ToString>(value: Option<T>) -> String {
 }
 
 /// Appends one line; fields with a comma or a quote are quoted, line breaks become spaces.
-pub(crate) fn write_record<T: AsRef<str>>(out: &mut String, fields: &[T]) {
+pub fn write_record<T: AsRef<str>>(out: &mut String, fields: &[T]) {
     for (i, field) in fields.iter().enumerate() {
         let field = field.as_ref().replace(['\n', '\r'], " ");
         if i > 0 {

@@ -1,6 +1,8 @@
 //! Draws pictures in pairs: equal prompt and seed share the start and all step noise, whatever
 //! weights draw them, in whatever batch and order.
 
+mod along;
+
 use crate::error::EvalError;
 use crate::panel::Prompt;
 use crate::plan::guided;
@@ -77,34 +79,69 @@ impl Sampling {
         seeds: &[u32],
         stop: &AtomicBool,
     ) -> Result<Vec<RgbImage>, EvalError> {
-        let per_batch = (BATCH_PX / (self.side_px * self.side_px).max(1)).clamp(1, LARGEST_BATCH);
-        let mut pictures = Vec::with_capacity(seeds.len());
-        for batch in seeds.chunks(per_batch) {
-            pictures.extend(self.batch(base, prompt, batch, stop)?);
-        }
-        Ok(pictures)
+        Ok(self.sketches(base, prompt, seeds, stop)?.into_iter().map(|s| s.picture).collect())
     }
 
-    fn batch(
+    /// The same, with the latents behind each picture.
+    pub(crate) fn sketches(
         &self,
         base: &Base,
         prompt: &Prompt,
         seeds: &[u32],
         stop: &AtomicBool,
-    ) -> Result<Vec<RgbImage>, EvalError> {
-        let [channels, height, width] = base.latent_shape([self.side_px; 2])?;
-        let shape = [seeds.len(), channels, height, width];
-        let normal = |step: usize, purpose: Purpose| {
-            let step = u64::try_from(step).unwrap_or(u64::MAX);
-            let row = |&seed: &u32| {
-                let mut stream = draws::stream(self.seed, step, place(&prompt.id, seed), purpose);
-                draws::normals(&mut stream, channels * height * width)
-            };
-            tensor_from_host(seeds.iter().flat_map(row).collect(), shape, &base.device)
+    ) -> Result<Vec<Sketch>, EvalError> {
+        let mut sketches = Vec::with_capacity(seeds.len());
+        for batch in seeds.chunks(self.per_batch()) {
+            let latents = self.latents(base, prompt, batch, stop)?;
+            let pictures = decoded(base, &latents)?;
+            let width = latents.dims()[1..].iter().product::<usize>().max(1);
+            let values = host_values(latents)?;
+            let rows = values.chunks(width).map(<[f32]>::to_vec);
+            sketches.extend(
+                pictures
+                    .into_iter()
+                    .zip(rows)
+                    .map(|(picture, latents)| Sketch { picture, latents }),
+            );
+        }
+        Ok(sketches)
+    }
+
+    /// Pictures per forward pass.
+    pub(crate) fn per_batch(&self) -> usize {
+        (BATCH_PX / (self.side_px * self.side_px).max(1)).clamp(1, LARGEST_BATCH)
+    }
+
+    /// Unit noise of latents of `shape`, one row for each of `seeds`.
+    fn normal(
+        &self,
+        prompt: &Prompt,
+        seeds: &[u32],
+        [channels, height, width]: [usize; 3],
+        (step, purpose): (usize, Purpose),
+    ) -> Vec<f32> {
+        let step = u64::try_from(step).unwrap_or(u64::MAX);
+        let row = |&seed: &u32| {
+            let mut stream = draws::stream(self.seed, step, place(&prompt.id, seed), purpose);
+            draws::normals(&mut stream, channels * height * width)
         };
+        seeds.iter().flat_map(row).collect()
+    }
+
+    fn latents(
+        &self,
+        base: &Base,
+        prompt: &Prompt,
+        seeds: &[u32],
+        stop: &AtomicBool,
+    ) -> Result<Tensor<4>, EvalError> {
         let denoiser = Guided::new(base, prompt, self)?;
         let mut sampler = Sampler::new(self.kind, &self.scheduler, self.steps)?;
-        let start = normal(0, Purpose::CensusStart);
+        let shape = base.latent_shape([self.side_px; 2])?;
+        let normal = |step: usize, purpose: Purpose| {
+            let values = self.normal(prompt, seeds, shape, (step, purpose));
+            tensor_from_host(values, [seeds.len(), shape[0], shape[1], shape[2]], &base.device)
+        };
         let mut denoise = |noisy: Tensor<4>, t: f64| {
             if stop.load(Ordering::Relaxed) {
                 return Err(EvalError::Stopped);
@@ -112,9 +149,18 @@ impl Sampling {
             denoiser.output(noisy, t)
         };
         let mut noise = |step: usize| normal(step, Purpose::CensusStep);
-        let latents = diffusion::sample(&mut sampler, start, &mut denoise, &mut noise)?;
-        decoded(base, &latents)
+        let start = normal(0, Purpose::CensusStart);
+        diffusion::sample(&mut sampler, start, &mut denoise, &mut noise)
     }
+}
+
+/// A drawn picture with the latents behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sketch {
+    /// The picture.
+    pub(crate) picture: RgbImage,
+    /// Its scaled latents, one channel after another.
+    pub(crate) latents: Vec<f32>,
 }
 
 /// Pictures of latents. Large ones are decoded one by one: the VAE needs some 4 KiB for each pixel.
@@ -300,7 +346,7 @@ pub(crate) fn pixels_from_pictures(pictures: &[RgbImage], base: &Base) -> Tensor
 /// # Errors
 ///
 /// Sides that the autoencoder cannot halve often enough; a fault of the device.
-pub(crate) fn through_vae(pictures: &[RgbImage], base: &Base) -> Result<Vec<RgbImage>, EvalError> {
+pub fn through_vae(pictures: &[RgbImage], base: &Base) -> Result<Vec<RgbImage>, EvalError> {
     let mut decoded = Vec::with_capacity(pictures.len());
     let area = pictures.first().map_or(1, |picture| picture.as_raw().len() / 3);
     for batch in pictures.chunks((BATCH_PX / area.max(1)).clamp(1, LARGEST_BATCH / 2)) {

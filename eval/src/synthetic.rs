@@ -1,7 +1,7 @@
 //! A census of labels that a function tells: the smallest table through which the whole reduction
 //! runs. Tests and known answers use it.
 
-use crate::census::CensusInput;
+use crate::census::{CensusInput, Measured};
 use crate::detector::Detector;
 use crate::gate::Limit;
 use crate::panel::{self, Panel};
@@ -74,6 +74,9 @@ pub fn census(n: u32, draw: &dyn Fn(Model, u32) -> &'static str) -> CensusInput 
         limits: vec![Limit { figure: "new_share".into(), at_most: None, at_least: Some(0.05) }],
         refused: Vec::new(),
         warnings: Vec::new(),
+        person: Vec::new(),
+        measured: Measured::default(),
+        widening: 1.0,
     }
 }
 

@@ -1,20 +1,25 @@
 //! The long-format tables beside `census.json`: header, UTF-8, LF.
 
+mod measured;
+
 use crate::json::CensusReport;
+use crate::record::MapKind;
 use crate::rows::write_record;
 
 /// All tables, by their path within the run directory.
 pub(crate) fn tables(census: &CensusReport) -> Vec<(String, Vec<u8>)> {
-    [
+    let fixed = [
         ("census/entities.csv", entities(census)),
         ("census/transitions.csv", transitions(census)),
         ("census/similarity.csv", similarity(census)),
         ("census/leak.csv", leak(census)),
         ("census/dose.csv", dose(census)),
         ("census/confusion.csv", confusion(census)),
-    ]
-    .map(|(path, text)| (path.to_owned(), text.into_bytes()))
-    .to_vec()
+        ("census/map.csv", map(census)),
+        ("census/places.csv", places(census)),
+    ];
+    let all = fixed.into_iter().chain(measured::measured(census));
+    all.map(|(path, text)| (path.to_owned(), text.into_bytes())).collect()
 }
 
 fn table(header: &[&str], records: impl Iterator<Item = Vec<String>>) -> String {
@@ -161,6 +166,56 @@ fn confusion(census: &CensusReport) -> String {
         })
     });
     table(&["facet", "truth", "label", "n"], records)
+}
+
+fn map(census: &CensusReport) -> String {
+    let header = [
+        "kind",
+        "name",
+        "dose",
+        "nats",
+        "nats_low",
+        "nats_high",
+        "fabric",
+        "fabric_low",
+        "fabric_high",
+    ];
+    let records = census.map.iter().map(|point| {
+        let kind = match point.kind {
+            MapKind::Settlement => "settlement",
+            MapKind::Dose => "dose",
+            MapKind::Placebo => "placebo",
+        };
+        let mut record = vec![
+            kind.to_owned(),
+            point.name.clone(),
+            point.dose.to_string(),
+            point.nats.value.to_string(),
+        ];
+        record.extend([0, 1].map(|end| optional(point.nats.ci.map(|ci| ci[end]))));
+        record.push(optional(point.fabric.map(|fabric| fabric.value)));
+        record.extend(
+            [0, 1].map(|end| optional(point.fabric.and_then(|fabric| fabric.ci).map(|ci| ci[end]))),
+        );
+        record
+    });
+    table(&header, records)
+}
+
+fn places(census: &CensusReport) -> String {
+    let records = census.places.iter().flat_map(|places| {
+        places.states.iter().flat_map(move |state| {
+            places.seeds.iter().zip(&state.entities).map(move |(seed, entity)| {
+                vec![
+                    state.model.clone(),
+                    state.dose.to_string(),
+                    seed.to_string(),
+                    entity.clone().unwrap_or_default(),
+                ]
+            })
+        })
+    });
+    table(&["model", "dose", "seed", "entity"], records)
 }
 
 #[cfg(test)]

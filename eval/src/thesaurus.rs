@@ -1,10 +1,19 @@
 //! Owns the thesaurus: the tree of things a picture may bear, one counted entity per facet. Reading
 //! and checking only; who bears what is the evaluator's business.
 
+mod check;
+mod labels;
+mod raw;
+mod tree;
+
+use crate::catalogue::{self, Problems};
 use crate::error::EvalError;
-use crate::ordered::Ordered;
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use raw::{RawEntity, RawThesaurus};
+use recipes::Problem;
+use std::collections::BTreeMap;
+
+pub use labels::{NEAR, near_labels};
+pub(crate) use tree::cycles;
 
 /// The schema that thesaurus files name.
 pub const SCHEMA: &str = "populate/thesaurus/1";
@@ -54,6 +63,10 @@ pub struct Entity {
     pub label: BTreeMap<String, String>,
     /// Further names per language.
     pub synonyms: BTreeMap<String, Vec<String>>,
+    /// What a published vocabulary calls it, such as the Iconclass notation `48C1`.
+    pub notation: Option<String>,
+    /// The IRI of the concept that it was imported from.
+    pub source: Option<String>,
 }
 
 impl Entity {
@@ -81,83 +94,60 @@ pub struct Thesaurus {
     pub entities: Vec<Entity>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawThesaurus {
-    schema: String,
-    id: String,
-    languages: Vec<String>,
-    facets: Ordered<RawFacet>,
-    entities: Ordered<RawEntity>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFacet {
-    #[serde(default)]
-    none: bool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawEntity {
-    facet: Option<String>,
-    counted: Option<bool>,
-    broader: Option<String>,
-    #[serde(default)]
-    related: Vec<String>,
-    #[serde(default)]
-    motif: bool,
-    ask: Option<String>,
-    prior: Option<f64>,
-    #[serde(default)]
-    label: BTreeMap<String, String>,
-    #[serde(default)]
-    synonyms: BTreeMap<String, Vec<String>>,
-}
-
 /// Reads and checks a thesaurus; `name` is its file or its name, for messages.
 ///
 /// # Errors
 ///
-/// [`EvalError::Syntax`] for malformed YAML, [`EvalError::Invalid`] with every broken rule: another
-/// schema, a cycle, an unknown or cross-facet `broader`, a missing or unknown facet, an unknown
-/// `related`, a missing label, a label repeated within language and facet, a reserved identifier.
+/// As [`check`].
 pub fn parse(text: &str, name: &str) -> Result<Thesaurus, EvalError> {
-    let raw: RawThesaurus = serde_saphyr::from_str(text)
-        .map_err(|source| EvalError::Syntax { name: name.into(), source: Box::new(source) })?;
-    let mut problems = Vec::new();
-    if raw.schema != SCHEMA {
-        problems.push(format!("schema is `{}`, expected `{SCHEMA}`", raw.schema));
-    }
-    let thesaurus = Thesaurus {
+    Ok(check(text, name)?.0)
+}
+
+/// Reads and checks a thesaurus, and notes what is worth a second look: a label that stands as a word
+/// within another. `name` is its file or its name, for messages.
+///
+/// # Errors
+///
+/// [`EvalError::Catalogue`], with the line and column of every broken rule: another schema, an
+/// identifier that stands twice or is reserved, a missing or unknown facet, an unknown or cross-facet
+/// `broader`, a cycle, an unknown `related`, a missing or repeated label, priors that are no shares.
+/// Malformed YAML, unknown keys and values of another kind end the search at the first one.
+pub fn check(text: &str, name: &str) -> Result<(Thesaurus, Vec<Problem>), EvalError> {
+    let raw: RawThesaurus = catalogue::raw(text, name)?;
+    let mut problems = Problems::default();
+    check::check(&raw, &mut problems);
+    problems.check(text, name)?;
+    let warnings = labels::nested_in(&raw).in_order(text);
+    Ok((thesaurus(raw), warnings))
+}
+
+/// What a raw thesaurus that keeps all rules means.
+fn thesaurus(raw: RawThesaurus) -> Thesaurus {
+    let facets = raw.facets.0.into_iter();
+    Thesaurus {
         id: raw.id,
-        languages: raw.languages,
-        facets: raw.facets.0.into_iter().map(|(id, f)| Facet { id, none: f.none }).collect(),
-        entities: raw.entities.0.into_iter().map(entity).collect(),
-    };
-    thesaurus.check_entities(&mut problems);
-    thesaurus.check_tree(&mut problems);
-    thesaurus.check_labels(&mut problems);
-    if problems.is_empty() {
-        Ok(thesaurus)
-    } else {
-        Err(EvalError::Invalid { name: name.into(), problems })
+        languages: raw.languages.value,
+        facets: facets.map(|(id, facet)| Facet { id: id.value, none: facet.none }).collect(),
+        entities: raw.entities.0.into_iter().map(|(id, raw)| entity(id.value, raw)).collect(),
     }
 }
 
-fn entity((id, raw): (String, RawEntity)) -> Entity {
+fn entity(id: String, raw: RawEntity) -> Entity {
+    let label = raw.label.0.into_iter().map(|(language, label)| (language.value, label.value));
+    let synonyms = raw.synonyms.0.into_iter().map(|(language, names)| (language.value, names));
     Entity {
         id,
-        facet: raw.facet.unwrap_or_default(),
         node: if raw.counted == Some(false) { Node::Inner } else { Node::Counted },
-        broader: raw.broader,
-        related: raw.related,
+        facet: raw.facet.map(|facet| facet.value).unwrap_or_default(),
+        broader: raw.broader.map(|broader| broader.value),
+        related: raw.related.into_iter().map(|related| related.value).collect(),
         motif: raw.motif,
         ask: raw.ask,
-        prior: raw.prior,
-        label: raw.label,
-        synonyms: raw.synonyms,
+        prior: raw.prior.map(|prior| prior.value),
+        label: label.collect(),
+        synonyms: synonyms.collect(),
+        notation: raw.notation,
+        source: raw.source,
     }
 }
 
@@ -179,6 +169,11 @@ impl Thesaurus {
         self.entities.iter().filter(|entity| entity.node == Node::Counted)
     }
 
+    /// The counted stock motifs of a facet, in thesaurus order.
+    pub fn motifs<'a>(&'a self, facet: &'a str) -> impl Iterator<Item = &'a Entity> {
+        self.counted(facet).filter(|entity| entity.motif)
+    }
+
     /// The counted entities that share `class`'s broader entity, without `class` itself.
     pub fn siblings<'a>(&'a self, class: &'a str) -> Vec<&'a Entity> {
         let broader = self.entity(class).and_then(|entity| entity.broader.as_deref());
@@ -186,115 +181,12 @@ impl Thesaurus {
             .filter(|e| e.id != class && broader.is_some() && e.broader.as_deref() == broader)
             .collect()
     }
-
-    /// Labels that stand as a word within another label of the same language and facet: a text
-    /// encoder may confuse the two. Worth a warning, not an error.
-    pub fn nested_labels(&self) -> Vec<(String, String)> {
-        let mut nested = Vec::new();
-        for a in self.all_counted() {
-            for b in self.all_counted().filter(|b| b.id != a.id && b.facet == a.facet) {
-                let within = a.label.iter().any(|(language, label)| {
-                    b.label
-                        .get(language)
-                        .is_some_and(|other| other.split_whitespace().any(|word| word == label))
-                });
-                if within {
-                    nested.push((a.id.clone(), b.id.clone()));
-                }
-            }
-        }
-        nested
-    }
-
-    fn check_entities(&self, problems: &mut Vec<String>) {
-        for entity in &self.entities {
-            let id = &entity.id;
-            if id.starts_with('∅') || id.contains([',', '"', ':', '\n']) {
-                problems
-                    .push(format!("`{id}` cannot be an identifier: it may not hold `∅ , : \"`"));
-            }
-            if entity.facet.is_empty() {
-                problems.push(format!("`{id}` names no facet"));
-            } else if !self.facets.iter().any(|facet| facet.id == entity.facet) {
-                problems.push(format!("`{id}` names the unknown facet `{}`", entity.facet));
-            }
-            if entity.prior.is_some_and(|prior| !(0.0..=1.0).contains(&prior)) {
-                problems.push(format!("the prior of `{id}` is not within 0 and 1"));
-            }
-            for related in &entity.related {
-                if self.entity(related).is_none() {
-                    problems.push(format!("`{id}` is related to the unknown `{related}`"));
-                }
-            }
-        }
-        for facet in &self.facets {
-            if self.counted(&facet.id).next().is_none() {
-                problems.push(format!("facet `{}` has no counted entity", facet.id));
-            }
-        }
-    }
-
-    fn check_tree(&self, problems: &mut Vec<String>) {
-        for entity in &self.entities {
-            let mut seen = BTreeSet::from([entity.id.as_str()]);
-            let mut at = entity;
-            while let Some(broader) = &at.broader {
-                let Some(next) = self.entity(broader) else {
-                    problems.push(format!("`{}` has the unknown broader `{broader}`", at.id));
-                    break;
-                };
-                if next.facet != at.facet {
-                    problems.push(format!(
-                        "`{}` is of facet `{}`, its broader `{broader}` of `{}`",
-                        at.id, at.facet, next.facet
-                    ));
-                }
-                if !seen.insert(next.id.as_str()) {
-                    problems.push(format!(
-                        "`{}` is broader than itself, by way of `{}`",
-                        next.id, at.id
-                    ));
-                    break;
-                }
-                at = next;
-            }
-        }
-        problems.sort();
-        problems.dedup();
-    }
-
-    fn check_labels(&self, problems: &mut Vec<String>) {
-        let mut seen: BTreeMap<(&str, &str, &str), &str> = BTreeMap::new();
-        for entity in &self.entities {
-            for language in &self.languages {
-                if !entity.label.contains_key(language) {
-                    problems.push(format!("`{}` has no label in `{language}`", entity.id));
-                }
-            }
-            for (language, label) in &entity.label {
-                let key = (language.as_str(), entity.facet.as_str(), label.as_str());
-                if let Some(other) = seen.insert(key, &entity.id) {
-                    problems.push(format!(
-                        "`{other}` and `{}` are both labelled `{label}` in `{language}`",
-                        entity.id
-                    ));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::synthetic::THESAURUS as SMALL;
-
-    fn problems(text: &str) -> Vec<String> {
-        match parse(text, "test") {
-            Err(EvalError::Invalid { problems, .. }) => problems,
-            other => panic!("expected problems, found {other:?}"),
-        }
-    }
 
     #[test]
     fn order_of_the_file_is_kept() {
@@ -310,43 +202,32 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_found() {
-        let text = SMALL.replace("counted: false,", "counted: false, broader: tower,");
-        assert!(problems(&text).iter().any(|p| p.contains("broader than itself")));
-    }
-
-    #[test]
-    fn every_broken_rule_is_told_at_once() {
-        let text = SMALL
-            .replace("broader: building, ask", "broader: castle, ask")
-            .replace("facet: color, label: { en: blue", "label: { en: blue")
-            .replace("fr: maison", "fr: tour");
-        let found = problems(&text);
-        assert!(found.iter().any(|p| p.contains("unknown broader `castle`")), "{found:?}");
-        assert!(found.iter().any(|p| p.contains("`blue` names no facet")), "{found:?}");
-        assert!(found.iter().any(|p| p.contains("both labelled `tour`")), "{found:?}");
-    }
-
-    #[test]
-    fn broader_may_not_cross_facets() {
-        let text = SMALL.replace("red: { facet: color,", "red: { facet: color, broader: building,");
-        assert!(problems(&text).iter().any(|p| p.contains("its broader `building` of `subject`")));
-    }
-
-    #[test]
-    fn typos_and_repeats_are_syntax_errors() {
-        for text in [
-            SMALL.replace("broader: building, ask", "brooder: building, ask"),
-            format!("{SMALL}  red: {{ facet: color, label: {{ en: r, fr: r }} }}\n"),
-        ] {
-            assert!(matches!(parse(&text, "test"), Err(EvalError::Syntax { .. })));
-        }
-    }
-
-    #[test]
-    fn a_label_within_another_is_noted() {
-        let text = SMALL.replace("en: house", "en: tower house");
+    fn every_key_is_read() {
+        let text = SMALL.replace(
+            "boat: { facet: subject,",
+            "boat: { facet: subject, related: [tower], motif: true, notation: 48C1, \
+             source: 'http://example.org/boat',",
+        );
         let thesaurus = parse(&text, "test").unwrap();
-        assert_eq!(thesaurus.nested_labels(), [("tower".to_owned(), "house".to_owned())]);
+        let boat = thesaurus.entity("boat").unwrap();
+        assert_eq!((boat.related.as_slice(), boat.motif), (&["tower".to_owned()][..], true));
+        assert_eq!(boat.notation.as_deref(), Some("48C1"));
+        assert_eq!(boat.source.as_deref(), Some("http://example.org/boat"));
+        assert_eq!(boat.synonyms["en"], ["ship"]);
+        assert_eq!(boat.label["fr"], "bateau");
+        assert_eq!(thesaurus.entity("building").unwrap().node, Node::Inner);
+        assert_eq!(thesaurus.entity("house").unwrap().prior, Some(0.2));
+    }
+
+    #[test]
+    fn motifs_are_counted_entities_of_their_facet() {
+        let text = SMALL
+            .replace("tower: { facet: subject,", "tower: { facet: subject, motif: true,")
+            .replace("building: { facet: subject,", "building: { facet: subject, motif: true,")
+            .replace("red: { facet: color,", "red: { facet: color, motif: true,");
+        let thesaurus = parse(&text, "test").unwrap();
+        let motifs = |facet| thesaurus.motifs(facet).map(|e| e.id.clone()).collect::<Vec<_>>();
+        assert_eq!(motifs("subject"), ["tower"]);
+        assert_eq!(motifs("color"), ["red"]);
     }
 }

@@ -184,6 +184,21 @@ impl Base {
         self.unet.forward(noisy, timesteps, &given.context, given.added.as_ref())
     }
 
+    /// What the innermost block of the denoiser puts out, averaged over all positions,
+    /// `[batch, channels]` (see [`crate::unet::UNet2DConditionModel::innermost`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::denoise`].
+    pub fn innermost(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: Tensor<1>,
+        given: &Conditioning,
+    ) -> Result<Tensor<2>, ModelError> {
+        self.unet.innermost(noisy, timesteps, &given.context, given.added.as_ref())
+    }
+
     /// Both outputs of guidance in one forward pass, unconditional first, each as `noisy`
     /// `[batch, channels, height, width]`. Both conditionings have one row, which holds for every
     /// picture of the batch; `t` is the timestep of all.

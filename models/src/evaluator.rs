@@ -129,6 +129,27 @@ impl Evaluator {
         Ok(embeddings)
     }
 
+    /// Early tokens of pictures, for their style: of each the `[patches, width]` states behind the first
+    /// quarter of the layers, laid flat; and the width.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Device`].
+    pub fn image_tokens(&self, images: &[&[u8]]) -> Result<(Vec<Vec<f32>>, usize), ModelError> {
+        let side = self.side_px();
+        let width = self.model.vision.config().tower.hidden_size;
+        let mut tokens = Vec::with_capacity(images.len());
+        for batch in images.chunks(BATCH) {
+            let values: Vec<f32> =
+                batch.iter().flat_map(|image| normalised(image, side * side)).collect();
+            let pixels = tensor_from_host(values, [batch.len(), 3, side, side], &self.device);
+            let states = self.model.vision.early_tokens(pixels);
+            let [n, patches, width] = states.dims();
+            tokens.extend(rows(states.reshape([n, patches * width]))?);
+        }
+        Ok((tokens, width))
+    }
+
     /// Unit embeddings of texts; a text that does not fit is cut.
     ///
     /// # Errors

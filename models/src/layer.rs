@@ -3,9 +3,21 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::adapter::{Dropout, LowRank};
-use crate::ops::{self, Activation};
+use crate::ops::{self, Activation, is_half};
 use crate::source::{Builder, Initial};
 use crate::visit::{Network, Visitor, join, network};
+
+/// A and dose·(α/r)·B for the products with `x`.
+///
+/// Under an `x` of a half type they stay in single precision: the products round them, and hand
+/// them gradients that are not rounded.
+fn factors<const D: usize, const E: usize>(adapter: &LowRank<D>, x: &Tensor<E>) -> [Tensor<D>; 2] {
+    if is_half(x.dtype()) {
+        let up = adapter.up.clone().mul_scalar(adapter.scale * adapter.dose);
+        return [adapter.down.clone(), up];
+    }
+    [adapter.down_for(x), adapter.scaled_up_for(x)]
+}
 
 /// `y = x·Wᵀ + b`, plus `dose·(α/r)·(x·Aᵀ)·Bᵀ` for each attached adapter.
 ///
@@ -51,18 +63,16 @@ impl Linear {
         let mut y = match active.clone().next().filter(alone) {
             Some(adapter) => {
                 active.next();
-                let factors = [adapter.down_for(&x), adapter.scaled_up_for(&x)];
                 let (weight, bias) = (self.weight.clone(), self.bias.clone());
-                ops::low_rank_linear(x.clone(), weight, bias, factors)
+                ops::low_rank_linear(x.clone(), weight, bias, factors(adapter, &x))
             }
             None => ops::linear(x.clone(), self.weight.clone(), self.bias.clone()),
         };
         for adapter in active {
-            let hidden = Dropout::apply(
-                adapter.dropout.as_ref(),
-                ops::linear(x.clone(), adapter.down_for(&x), None),
-            );
-            y = y + ops::linear(hidden, adapter.scaled_up_for(&x), None);
+            let [down, up] = factors(adapter, &x);
+            let hidden =
+                Dropout::apply(adapter.dropout.as_ref(), ops::linear(x.clone(), down, None));
+            y = y + ops::linear(hidden, up, None);
         }
         y
     }
@@ -162,10 +172,10 @@ impl Conv2d {
             self.padding,
         );
         for adapter in self.adapters.iter().filter(|adapter| !adapter.is_off()) {
-            let hidden =
-                ops::conv2d(x.clone(), adapter.down_for(&x), None, self.stride, self.padding);
+            let [down, up] = factors(adapter, &x);
+            let hidden = ops::conv2d(x.clone(), down, None, self.stride, self.padding);
             let hidden = Dropout::apply(adapter.dropout.as_ref(), hidden);
-            y = y + ops::conv2d(hidden, adapter.scaled_up_for(&x), None, 1, 0);
+            y = y + ops::conv2d(hidden, up, None, 1, 0);
         }
         y
     }

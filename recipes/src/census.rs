@@ -44,6 +44,25 @@ pub struct CensusSpec {
     pub seed: u64,
     /// Folder of the evaluator; `None`: the one that ships with the base.
     pub evaluator: Option<PathBuf>,
+    /// Folder of an evaluator of another family, whose agreement is reported; `None`: there is none.
+    pub second_evaluator: Option<PathBuf>,
+    /// Whether nats are measured of models whose score may be of no density.
+    pub likelihood: LikelihoodWish,
+    /// The census ends early once the widest interval of the concept's facet reaches no farther than
+    /// this to either side; `None`: it draws all that it planned.
+    pub stop_at_half_width: Option<f64>,
+}
+
+words! {
+    /// Whether nats are measured.
+    LikelihoodWish {
+        /// Of models that predict the score of a density; distilled ones are refused.
+        Auto,
+        /// Of every model; what a distilled one gives is labelled as a gap between scores.
+        Force,
+        /// Of none.
+        Off,
+    }
 }
 
 words! {
@@ -155,6 +174,15 @@ impl Serialize for CensusSpec {
         if let Some(evaluator) = &self.evaluator {
             map.serialize_entry("evaluator", evaluator)?;
         }
+        if let Some(evaluator) = &self.second_evaluator {
+            map.serialize_entry("second_evaluator", evaluator)?;
+        }
+        if self.likelihood != LikelihoodWish::Auto {
+            map.serialize_entry("likelihood", &self.likelihood)?;
+        }
+        if let Some(half_width) = &self.stop_at_half_width {
+            map.serialize_entry("stop_at_half_width", half_width)?;
+        }
         map.end()
     }
 }
@@ -189,6 +217,14 @@ raw_section! {
         seed: Whole,
         /// Folder of the evaluator (default: the one that ships with the base).
         evaluator: PathBuf,
+        /// Folder of an evaluator of another family, whose agreement is reported (default none).
+        second_evaluator: PathBuf,
+        /// Whether nats are measured: auto (default), force for distilled models, too, or off.
+        likelihood: Choice<LikelihoodWish>,
+        /// End early once every interval of the concept's facet is at most so wide to either side
+        /// (default: draw all).
+        #[schemars(range(min = 0.001, max = 0.5))]
+        stop_at_half_width: Real,
     }
 }
 
@@ -322,22 +358,28 @@ impl RawCensus {
         let thesaurus = name_or_file(self.thesaurus, "census.thesaurus", places, checks);
         let panel = name_or_file(self.panel, "census.panel", places, checks);
         let evaluator = self.evaluator.given("census.evaluator", checks);
+        let second = self.second_evaluator.given("census.second_evaluator", checks);
+        let key = "census.stop_at_half_width";
+        let stop_at_half_width = self.stop_at_half_width.number(key, &(0.001..=0.5), checks);
+        let likelihood =
+            self.likelihood.choice_or(LikelihoodWish::Auto, "census.likelihood", checks);
         let key = "census.guidance_rescale";
         let guidance_rescale = self.guidance_rescale.number_or(0.0, key, &(0.0..=1.0), checks);
         let default_placebo = numbers.as_ref().map_or(0, |numbers| numbers.placebo);
         let (seeds_empty, seeds_other) = seeds?;
+        let thesaurus = match thesaurus {
+            None => ThesaurusSource::Named(base.thesaurus().to_owned()),
+            Some(Source::Name(name)) => ThesaurusSource::Named(name),
+            Some(Source::File(path)) => ThesaurusSource::File(path),
+        };
         Some(CensusSpec {
             budget,
-            thesaurus: match thesaurus {
-                None => ThesaurusSource::Named(base.thesaurus().to_owned()),
-                Some(Source::Name(name)) => ThesaurusSource::Named(name),
-                Some(Source::File(path)) => ThesaurusSource::File(path),
-            },
             panel: match panel {
-                None => PanelSource::Named("neutral".to_owned()),
+                None => PanelSource::Named(default_panel(&thesaurus, base).to_owned()),
                 Some(Source::Name(name)) => PanelSource::Named(name),
                 Some(Source::File(path)) => PanelSource::File(path),
             },
+            thesaurus,
             seeds_empty,
             seeds_other,
             sampler: census_sampler(self.sampler, (budget, numbers.as_ref()), base, checks),
@@ -353,7 +395,23 @@ impl RawCensus {
             concept: concept.resolve(class, checks),
             seed: self.seed.number_or(0, "census.seed", &.., checks),
             evaluator: evaluator.map(|path| folder(&path, "census.evaluator", places, checks)),
+            second_evaluator: second
+                .map(|path| folder(&path, "census.second_evaluator", places, checks)),
+            likelihood,
+            stop_at_half_width,
         })
+    }
+}
+
+/// The neutral prompts whose broader nodes a thesaurus has.
+fn default_panel(thesaurus: &ThesaurusSource, base: &BaseSpec) -> &'static str {
+    match thesaurus {
+        ThesaurusSource::Named(name) if name == "postcards" => "neutral",
+        ThesaurusSource::Named(name) if name == "starter" => "neutral-pictures",
+        ThesaurusSource::Named(_) | ThesaurusSource::File(_) if *base == BaseSpec::Postcards => {
+            "neutral"
+        }
+        ThesaurusSource::Named(_) | ThesaurusSource::File(_) => "neutral-pictures",
     }
 }
 

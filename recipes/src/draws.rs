@@ -73,6 +73,12 @@ pub enum Purpose {
     Generate,
     /// Step noise of previews, class pictures and generated pictures.
     SamplerStep,
+    /// Noise level within its part of the range, of a likelihood.
+    LikelihoodLevel,
+    /// Noise of a likelihood.
+    LikelihoodNoise,
+    /// Samples of a synthetic world.
+    World,
 }
 
 impl Purpose {
@@ -104,6 +110,9 @@ impl Purpose {
             Self::PromptMix => "prompt.mix",
             Self::Generate => "generate",
             Self::SamplerStep => "sampler.z",
+            Self::LikelihoodLevel => "likelihood.level",
+            Self::LikelihoodNoise => "likelihood.noise",
+            Self::World => "world",
         }
     }
 }
@@ -281,6 +290,9 @@ mod tests {
             Purpose::PromptMix,
             Purpose::Generate,
             Purpose::SamplerStep,
+            Purpose::LikelihoodLevel,
+            Purpose::LikelihoodNoise,
+            Purpose::World,
         ];
         let names: std::collections::BTreeSet<_> = purposes.iter().map(|p| p.name()).collect();
         assert_eq!(names.len(), purposes.len());

@@ -15,9 +15,18 @@ pub struct GatesSpec {
     /// Share of unasked pictures that bear the new entity, in [0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_share: Option<Bound>,
+    /// Share of pictures that the entities already there lost, in [0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub displaced: Option<Bound>,
     /// Share of the concept in pictures asked without the identifier, in [0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leak: Option<Bound>,
+    /// Share of the concept in pictures asked for unrelated entities, in [0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leak_unrelated: Option<Bound>,
+    /// Fabric kept: rank correlation of thesaurus and pictures, after over before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fabric_ratio: Option<Bound>,
     /// Whether an undecided gate fails, too.
     pub strict: bool,
 }
@@ -40,8 +49,14 @@ raw_section! {
         selection_nats: RawBound,
         /// Share of unasked pictures that bear the new entity.
         new_share: RawBound,
+        /// Share of pictures that the entities already there lost.
+        displaced: RawBound,
         /// Share of the concept in pictures asked without the identifier.
         leak: RawBound,
+        /// Share of the concept in pictures asked for unrelated entities.
+        leak_unrelated: RawBound,
+        /// Fabric kept: rank correlation of thesaurus and pictures, after over before.
+        fabric_ratio: RawBound,
         /// Whether an undecided gate fails, too (default false).
         strict: Flag,
     }
@@ -63,19 +78,48 @@ impl RawGates {
         GatesSpec {
             selection_nats: bound(self.selection_nats, "gates.selection_nats", MAX_NATS, checks),
             new_share: bound(self.new_share, "gates.new_share", 1.0, checks),
+            displaced: bound(self.displaced, "gates.displaced", 1.0, checks),
             leak: bound(self.leak, "gates.leak", 1.0, checks),
+            leak_unrelated: bound(self.leak_unrelated, "gates.leak_unrelated", 1.0, checks),
+            fabric_ratio: bound(self.fabric_ratio, "gates.fabric_ratio", MAX_RATIO, checks),
             strict: self.strict.plain("gates.strict", checks).is_some_and(|strict| strict.value),
         }
     }
 
     /// Where the first gate stands, if any is set.
     pub(crate) fn first_location(&self) -> Option<Location> {
-        [&self.selection_nats, &self.new_share, &self.leak].into_iter().find_map(Field::location)
+        [
+            &self.selection_nats,
+            &self.new_share,
+            &self.displaced,
+            &self.leak,
+            &self.leak_unrelated,
+            &self.fabric_ratio,
+        ]
+        .into_iter()
+        .find_map(Field::location)
+    }
+}
+
+impl GatesSpec {
+    /// Every gate by the name of its figure, in the order of reports; unset ones too.
+    pub const fn bounds(&self) -> [(&'static str, Option<Bound>); 6] {
+        [
+            ("selection_nats", self.selection_nats),
+            ("new_share", self.new_share),
+            ("displaced", self.displaced),
+            ("leak", self.leak),
+            ("leak_unrelated", self.leak_unrelated),
+            ("fabric_ratio", self.fabric_ratio),
+        ]
     }
 }
 
 /// Largest limit in nats.
 const MAX_NATS: f64 = 1.0e6;
+
+/// Largest limit of a ratio.
+const MAX_RATIO: f64 = 10.0;
 
 /// A bound whose limits lie in `0..=most`.
 fn bound(raw: Field<RawBound>, key: &str, most: f64, checks: &mut Checks) -> Option<Bound> {
@@ -106,7 +150,7 @@ mod tests {
     #[test]
     fn without_a_key_there_is_no_gate() {
         let gates = with(&[]).gates;
-        assert_eq!((gates.selection_nats, gates.new_share, gates.leak), (None, None, None));
+        assert!(gates.bounds().iter().all(|(_, bound)| bound.is_none()));
         assert!(!gates.strict);
     }
 
@@ -143,6 +187,16 @@ mod tests {
         {
             let rule = format!("{wrong}: `gates.strict` must be `true` or `false`, found {found}");
             assert_eq!(problems_with(&[&format!("gates.strict={wrong}")]), [rule]);
+        }
+    }
+
+    #[test]
+    fn every_gate_has_its_own_name() {
+        for (name, _) in with(&[]).gates.bounds() {
+            let gates = with(&[&format!("gates={{{name}: {{at_most: 0.5}}}}")]).gates;
+            let set: Vec<&str> =
+                gates.bounds().iter().filter(|(_, b)| b.is_some()).map(|(n, _)| *n).collect();
+            assert_eq!(set, [name]);
         }
     }
 

@@ -30,13 +30,14 @@ mod problem;
 mod recipe;
 mod sampler;
 mod schema;
+pub mod series;
 mod suggest;
 mod units;
 mod weights;
 
 pub use adapter::{AdapterSpec, FullSpec, LoraInit, LoraSpec, preset};
 pub use base::{BasePrecision, BasePrediction, BaseSpec, ModelSpec, WeightsSet, ZeroTerminalSnr};
-pub use census::{Budget, CensusSpec, ConceptSpec, PanelSource, ThesaurusSource};
+pub use census::{Budget, CensusSpec, ConceptSpec, LikelihoodWish, PanelSource, ThesaurusSource};
 pub use dataset::{
     AlphaPolicy, CaptionSource, CaptionedSpec, ClassSource, ClassSpec, DatasetSpec, DreamBoothSpec,
     Flip, IdentifierAt, ImageSpec, InstanceSpec, MissingCaption, PostcardsSpec, VaeSample,

@@ -1,15 +1,15 @@
 //! Who took whose place, drawn: the base's entities on the left, the adapted model's on the right,
 //! one ribbon for each way that pictures went; and the same as a table of counts.
 
-use super::prose;
+use super::page::Page;
 use eval::json::CensusReport;
-use eval::record::FacetRecord;
+use eval::record::{FacetRecord, Transition};
 use eval::thesaurus::{BLOCKED, NONE};
 use maud::{Markup, html};
 use statistics::number::real_u64;
 
 /// Height of all pictures together, and least height of an entity's slot (a line of text).
-const PICTURES_PX: f64 = 330.0;
+const PICTURES_PX: f64 = 360.0;
 const LEAST_PX: f64 = 17.0;
 
 /// One entity's place on one side.
@@ -18,6 +18,15 @@ struct Node {
     center: f64,
     height: f64,
     used: f64,
+}
+
+/// One way that pictures went.
+struct Ribbon {
+    class: &'static str,
+    path: String,
+    told: String,
+    /// Where its pictures stand on the page.
+    pairs: Option<String>,
 }
 
 /// Places of a side's entities, and the height of the whole.
@@ -36,19 +45,59 @@ fn stack(counts: &[u64], unit: f64) -> (Vec<Node>, f64) {
     (nodes, y)
 }
 
-/// The diagram of one facet.
-pub(super) fn diagram(census: &CensusReport, facet: &FacetRecord) -> Markup {
-    let entities = &facet.entities;
+/// The diagram of one facet; ribbons of `listed` ways open their pictures.
+pub(crate) fn diagram(page: &Page<'_>, facet: &FacetRecord, listed: &[&Transition]) -> Markup {
+    let (census, words, entities) = (page.census, page.words, &facet.entities);
     let total: u64 = entities.iter().map(|e| e.n_b).sum();
     let unit = PICTURES_PX / real_u64(total.max(1));
     let (mut left, height_left) = stack(&entities.iter().map(|e| e.n_b).collect::<Vec<_>>(), unit);
     let (mut right, height_right) =
         stack(&entities.iter().map(|e| e.n_a).collect::<Vec<_>>(), unit);
-    let height = height_left.max(height_right).max(1.0);
+    let ribbons = ribbons(page, facet, listed, [&mut left, &mut right]);
+    let tall = format!("{:.0}", height_left.max(height_right).max(1.0) + 8.0);
+    let described = words.fill(
+        "places.desc",
+        &[
+            ("pairs", &words.thousands(total)),
+            ("changed", &words.thousands(moved(census, facet, None))),
+            ("facet", &page.facet(&facet.id)),
+            ("taken", &words.thousands(moved(census, facet, facet.new.as_deref()))),
+            ("name", &words.mention(&page.concept())),
+        ],
+    );
+    html! {
+        div class="flow" {
+            (labels(page, facet, &left, "before", &tall))
+            svg class="chart" role="group" width="100%" height=(tall)
+                viewBox=(format!("0 -4 100 {tall}")) preserveAspectRatio="none" {
+                title { (words.say("places.title")) }
+                desc { (described) }
+                @for Ribbon { class, path, told, pairs } in &ribbons {
+                    @if let Some(pairs) = pairs {
+                        a href={ "#" (pairs) } aria-label=(told) { path class=(class) d=(path) { title { (told) } } }
+                    } @else {
+                        path class=(class) d=(path) { title { (told) } }
+                    }
+                }
+            }
+            (labels(page, facet, &right, "after", &tall))
+        }
+    }
+}
+
+/// All ways of one facet, those to the concept on top; fills up the nodes of both sides.
+fn ribbons(
+    page: &Page<'_>,
+    facet: &FacetRecord,
+    listed: &[&Transition],
+    [left, right]: [&mut Vec<Node>; 2],
+) -> Vec<Ribbon> {
+    let total: u64 = facet.entities.iter().map(|e| e.n_b).sum();
+    let unit = PICTURES_PX / real_u64(total.max(1));
     let mut ribbons = Vec::new();
-    for (i, from) in entities.iter().enumerate() {
-        for (j, to) in entities.iter().enumerate() {
-            let n = cell(census, facet, i, j);
+    for (i, from) in facet.entities.iter().enumerate() {
+        for (j, to) in facet.entities.iter().enumerate() {
+            let n = cell(page.census, facet, i, j);
             if n == 0 {
                 continue;
             }
@@ -63,36 +112,33 @@ pub(super) fn diagram(census: &CensusReport, facet: &FacetRecord) -> Markup {
             } else {
                 "moved"
             };
-            let told = format!("{} → {}: {n}", from.name, to.name);
-            ribbons.push((class, ribbon(a, b, thick), told));
+            let way = listed.iter().position(|way| way.from == from.id && way.to == to.id);
+            ribbons.push(Ribbon {
+                class,
+                path: band(a, b, thick),
+                told: format!("{} → {}: {n}", page.label(from), page.label(to)),
+                pairs: way.map(pairs_id),
+            });
         }
     }
-    ribbons.sort_by_key(|(class, _, _)| ["stay", "moved", "taken"].iter().position(|c| c == class));
-    let described = format!(
-        "{} pairs; {} changed their {}, {} of them to the {}.",
-        total,
-        moved(census, facet, None),
-        facet.id,
-        moved(census, facet, facet.new.as_deref()),
-        census.concept.name
-    );
-    let tall = format!("{:.0}", height + 8.0);
-    html! {
-        div class="flow" {
-            (labels(facet, &left, "before", &tall))
-            svg class="chart" role="img" width="100%" height=(tall)
-                viewBox=(format!("0 -4 100 {tall}")) preserveAspectRatio="none" {
-                title { "Who took whose place" }
-                desc { (described) }
-                @for (class, path, told) in &ribbons { path class=(class) d=(path) { title { (told) } } }
-            }
-            (labels(facet, &right, "after", &tall))
-        }
-    }
+    ribbons
+        .sort_by_key(|ribbon| ["stay", "moved", "taken"].iter().position(|c| *c == ribbon.class));
+    ribbons
+}
+
+/// Where the pictures of a listed way stand.
+pub(crate) fn pairs_id(way: usize) -> String {
+    format!("way-{}", way + 1)
 }
 
 /// The names and counts of one side; the diagram's description stands for them.
-fn labels(facet: &FacetRecord, nodes: &[Node], side: &str, tall: &str) -> Markup {
+fn labels(
+    page: &Page<'_>,
+    facet: &FacetRecord,
+    nodes: &[Node],
+    side: &'static str,
+    tall: &str,
+) -> Markup {
     let before = side == "before";
     let (bar, text, anchor) = if before { ("93%", "89%", "end") } else { ("0", "11%", "start") };
     html! {
@@ -100,7 +146,7 @@ fn labels(facet: &FacetRecord, nodes: &[Node], side: &str, tall: &str) -> Markup
             @for (node, entity) in nodes.iter().zip(&facet.entities).filter(|(node, _)| node.height > 0.0) {
                 rect class=(side) x=(bar) y=(format!("{:.1}", node.top + 4.0)) width="7%" height=(format!("{:.1}", node.height.max(1.0))) {}
                 text class="node" x=(text) y=(format!("{:.1}", node.center + 8.0)) text-anchor=(anchor) {
-                    (entity.name) " " tspan class="count" { (if before { entity.n_b } else { entity.n_a }) }
+                    (page.label(entity)) " " tspan class="count" { (if before { entity.n_b } else { entity.n_a }) }
                 }
             }
         }
@@ -108,26 +154,29 @@ fn labels(facet: &FacetRecord, nodes: &[Node], side: &str, tall: &str) -> Markup
 }
 
 /// `n_ij` of one facet with its margins, for all who cannot read the ribbons.
-pub(super) fn counts(census: &CensusReport, facet: &FacetRecord) -> Markup {
-    let entities = &facet.entities;
+pub(crate) fn counts(page: &Page<'_>, facet: &FacetRecord) -> Markup {
+    let (census, words, entities) = (page.census, page.words, &facet.entities);
     let rows: Vec<usize> = (0..entities.len()).filter(|&i| entities[i].n_b > 0).collect();
     let columns: Vec<usize> = (0..entities.len()).filter(|&j| entities[j].n_a > 0).collect();
     let total: u64 = entities.iter().map(|e| e.n_b).sum();
     html! {
         details class="counts" {
-            summary { span { "All counts as a table" } span class="num soft" { (total) " pairs" } }
-            div class="scroll" tabindex="0" role="region" aria-label="Table of counts" {
+            summary {
+                span { (words.say("places.table")) }
+                span class="num soft" { (words.count("page.pairs", total)) }
+            }
+            div class="scroll" tabindex="0" role="region" aria-label=(words.say("places.table_label")) {
                 table class="heat" {
-                    caption { "Pairs by what the base shows (rows) and what the adapted model shows under the same seed (columns). Bold: stayed, and sums." }
+                    caption { (words.say("places.table_caption")) }
                     thead { tr {
                         td {}
-                        @for &j in &columns { th scope="col" { span { (entities[j].name) } } }
-                        th scope="col" { span { "all of the base" } }
+                        @for &j in &columns { th scope="col" { span { (page.label(&entities[j])) } } }
+                        th scope="col" { span { (words.say("places.all_base")) } }
                     } }
                     tbody {
                         @for &i in &rows {
                             tr {
-                                th scope="row" { (entities[i].name) }
+                                th scope="row" { (page.label(&entities[i])) }
                                 @for &j in &columns {
                                     td class=[(i == j).then_some("sure")] { (cell(census, facet, i, j)) }
                                 }
@@ -135,7 +184,7 @@ pub(super) fn counts(census: &CensusReport, facet: &FacetRecord) -> Markup {
                             }
                         }
                         tr {
-                            th scope="row" { "all of the adapted" }
+                            th scope="row" { (words.say("places.all_adapted")) }
                             @for &j in &columns { td class="sure" { (entities[j].n_a) } }
                             td class="sure" { (total) }
                         }
@@ -158,48 +207,50 @@ fn cell(census: &CensusReport, facet: &FacetRecord, i: usize, j: usize) -> u64 {
 }
 
 /// Pairs that changed, to one entity or to any.
-pub(super) fn moved(census: &CensusReport, facet: &FacetRecord, to: Option<&str>) -> u64 {
+pub(crate) fn moved(census: &CensusReport, facet: &FacetRecord, to: Option<&str>) -> u64 {
     let cells = census.transitions.iter().filter(|t| t.facet == facet.id);
     cells.filter(|t| to.is_none_or(|to| t.to == to)).map(|t| t.n).sum()
 }
 
 /// A band from height `a` on the left to `b` on the right, in a box 100 wide.
-fn ribbon(a: f64, b: f64, thick: f64) -> String {
+fn band(a: f64, b: f64, thick: f64) -> String {
     let (a2, b2) = (a + thick, b + thick);
     format!("M0 {a:.2}C45 {a:.2} 55 {b:.2} 100 {b:.2}V{b2:.2}C55 {b2:.2} 45 {a2:.2} 0 {a2:.2}Z")
 }
 
 /// What to call an entity within a sentence.
-fn called(census: &CensusReport, id: &str) -> String {
+fn called(page: &Page<'_>, id: &str) -> String {
     match id {
-        NONE => "pictures that show none of these".to_owned(),
-        BLOCKED => "pictures that were withheld".to_owned(),
-        _ => format!("the {}", prose::name(census, id)),
+        NONE => page.words.say("places.from_none").to_owned(),
+        BLOCKED => page.words.say("places.from_withheld").to_owned(),
+        _ => page.words.fill("places.from", &[("name", &page.words.mention(&page.name(id)))]),
     }
 }
 
-/// One plain sentence under the diagram.
-pub(super) fn sentence(census: &CensusReport, facet: &FacetRecord) -> String {
-    let to_concept = moved(census, facet, facet.new.as_deref());
-    let mut donors: Vec<_> = census
+/// One plain sentence over the diagram.
+pub(crate) fn sentence(page: &Page<'_>, facet: &FacetRecord) -> String {
+    let (census, words) = (page.census, page.words);
+    let name = words.mention(&page.concept());
+    let taken = words.thousands(moved(census, facet, facet.new.as_deref()));
+    let mut donors: Vec<&Transition> = census
         .transitions
         .iter()
         .filter(|t| t.facet == facet.id && Some(&t.to) == facet.new.as_ref())
         .collect();
+    if facet.new.is_none() || donors.is_empty() {
+        return words.fill("places.nothing", &[("name", &name)]);
+    }
     donors.sort_by_key(|way| std::cmp::Reverse(way.n));
     let named: Vec<String> = donors
         .iter()
         .take(3)
-        .map(|t| format!("{} ({} of {to_concept})", called(census, &t.from), t.n))
+        .map(|t| {
+            let (from, n) = (called(page, &t.from), words.thousands(t.n));
+            words.fill("places.donor", &[("from", &from), ("n", &n), ("taken", &taken)])
+        })
         .collect();
-    let rest = match donors.len().saturating_sub(named.len()) {
-        0 => String::new(),
-        1 => ", and one other".to_owned(),
-        n => format!(", and {n} others"),
-    };
-    if named.is_empty() {
-        format!("No picture became the {}.", census.concept.name)
-    } else {
-        format!("The {} took its places from {}{rest}.", census.concept.name, named.join(", "))
-    }
+    let others = u64::try_from(donors.len() - named.len()).unwrap_or(0);
+    let rest = if others > 0 { words.count("places.others", others) } else { String::new() };
+    let donors = format!("{}{rest}", named.join(", "));
+    words.fill("places.sentence", &[("name", &name), ("donors", &donors)])
 }

@@ -1,36 +1,57 @@
-//! Pictures inside the page, as `data:` URIs.
+//! Pictures made small enough for a page, and bytes as text.
 
 use std::io::Cursor;
 
-/// Longest side of an embedded picture in pixels; larger ones are reduced.
-const LONGEST_PX: u32 = 192;
 /// JPEG quality of reduced pictures.
-const QUALITY: u8 = 84;
+const QUALITY: u8 = 86;
 
-/// A `data:` URI of a PNG. Small pictures are embedded as they are, so that every pixel is the one
-/// that was counted; larger ones become a JPEG of at most [`LONGEST_PX`].
-pub(super) fn data_uri(png: &[u8]) -> String {
-    reduced(png).map_or_else(
-        || format!("data:image/png;base64,{}", base64(png)),
-        |jpeg| format!("data:image/jpeg;base64,{}", base64(&jpeg)),
-    )
+/// A picture of a size that a page can carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reduced {
+    /// The file.
+    pub(crate) bytes: Vec<u8>,
+    /// Width in pixels.
+    pub(crate) width: u32,
+    /// Height in pixels.
+    pub(crate) height: u32,
+    /// Whether it became a JPEG; else it is the PNG that was given.
+    pub(crate) jpeg: bool,
 }
 
-/// The picture as a smaller JPEG; `None` if it is small already or cannot be decoded.
-fn reduced(png: &[u8]) -> Option<Vec<u8>> {
-    let picture = image::load_from_memory(png).ok()?;
-    if picture.width().max(picture.height()) <= LONGEST_PX {
-        return None;
+impl Reduced {
+    /// The ending of its file name.
+    pub(crate) fn extension(&self) -> &'static str {
+        if self.jpeg { "jpg" } else { "png" }
     }
-    let small = picture.resize(LONGEST_PX, LONGEST_PX, image::imageops::FilterType::CatmullRom);
+}
+
+/// A PNG of at most `longest_px` as it is, so that every pixel is the one that was counted; a larger
+/// one as a JPEG of that size. `None` if it is no PNG or cannot be decoded.
+pub(crate) fn reduced(png: &[u8], longest_px: u32) -> Option<Reduced> {
+    let [width, height] = sides(png)?;
+    if width.max(height) <= longest_px {
+        return Some(Reduced { bytes: png.to_vec(), width, height, jpeg: false });
+    }
+    let picture = image::load_from_memory(png).ok()?;
+    let small = picture.resize(longest_px, longest_px, image::imageops::FilterType::CatmullRom);
     let mut bytes = Cursor::new(Vec::new());
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, QUALITY);
     small.to_rgb8().write_with_encoder(encoder).ok()?;
-    Some(bytes.into_inner())
+    let (width, height) = (small.width(), small.height());
+    Some(Reduced { bytes: bytes.into_inner(), width, height, jpeg: true })
+}
+
+/// Width and height as the header of a PNG says them, without decoding it.
+///
+/// Source: PNG specification (W3C, third edition), sections 5.2 and 11.2.1.
+fn sides(png: &[u8]) -> Option<[u32; 2]> {
+    let rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
+    let side = |at: usize| Some(u32::from_be_bytes(rest.get(at..at + 4)?.try_into().ok()?));
+    Some([side(8)?, side(12)?])
 }
 
 /// Base64 with padding (RFC 4648).
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -46,8 +67,16 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A gray square.
+    pub(crate) fn png(side: u32, gray: u8) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let picture = image::RgbImage::from_pixel(side, side, image::Rgb([gray; 3]));
+        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
 
     /// The vectors of RFC 4648, section 10.
     #[test]
@@ -58,6 +87,7 @@ mod tests {
             ("fo", "Zm8="),
             ("foo", "Zm9v"),
             ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
             ("foobar", "Zm9vYmFy"),
         ] {
             assert_eq!(base64(plain.as_bytes()), coded);
@@ -67,13 +97,13 @@ mod tests {
 
     #[test]
     fn large_pictures_are_reduced_and_small_ones_kept() {
-        let png = |side| {
-            let mut bytes = Cursor::new(Vec::new());
-            image::RgbImage::new(side, side).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-            bytes.into_inner()
-        };
-        assert!(data_uri(&png(64)).starts_with("data:image/png;base64,iVBOR"));
-        assert!(data_uri(&png(512)).starts_with("data:image/jpeg;base64,/9j/"));
-        assert!(data_uri(b"no picture").starts_with("data:image/png"));
+        let small = reduced(&png(64, 7), 64).unwrap();
+        assert_eq!((small.width, small.height, small.extension()), (64, 64, "png"));
+        assert_eq!(small.bytes, png(64, 7));
+        let large = reduced(&png(512, 7), 128).unwrap();
+        assert_eq!((large.width, large.height, large.extension()), (128, 128, "jpg"));
+        assert!(large.bytes.starts_with(&[0xff, 0xd8]));
+        assert_eq!(reduced(b"no picture", 64), None);
+        assert_eq!(reduced(&png(64, 7)[..12], 64), None);
     }
 }

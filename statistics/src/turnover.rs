@@ -34,33 +34,39 @@ pub fn turnover(before: &[bool], after: &[bool]) -> Turnover {
     Turnover { jaccard, turnover, nestedness: jaccard - turnover }
 }
 
-/// Mean change of each concept's share from its own settlement to the last, over all but the last
-/// concept, which nothing followed. `None` with fewer than two concepts.
+/// Mean change of each concept's share from its own settlement to the last. A concept that was settled
+/// last is left out, since nothing followed it. `None` with fewer than two concepts.
 ///
-/// `shares[i][k]` is the share of concept i after settlement k; concept i is settled by settlement i.
+/// `shares[i][k]` is the share of concept i after settlement k; `own[i]` is the settlement of concept i.
 ///
 /// Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840, equation 3 (backward transfer).
-pub fn backward_transfer(shares: &[Vec<f64>]) -> Option<f64> {
-    let followed = shares.len().checked_sub(1)?;
-    let changes: Option<Vec<f64>> = shares[..followed]
-        .iter()
-        .enumerate()
-        .map(|(i, row)| Some(row.last()? - row.get(i)?))
-        .collect();
-    mean(&changes?)
+pub fn backward_transfer(shares: &[Vec<f64>], own: &[usize]) -> Option<f64> {
+    over_followed(shares, own, &|row, own| Some(row.last()? - row.get(own)?))
 }
 
-/// Mean over all but the last concept of the largest share it ever had less the share it has at last.
+/// Mean over the same concepts of the largest share since its own settlement less the share at last.
 /// `None` with fewer than two concepts.
 ///
 /// Source: Chaudhry et al. 2018, arXiv:1801.10112, definition 3.
-pub fn forgetting(shares: &[Vec<f64>]) -> Option<f64> {
-    let followed = shares.len().checked_sub(1)?;
-    let losses: Option<Vec<f64>> = shares[..followed]
-        .iter()
-        .map(|row| Some(row.iter().copied().fold(f64::NEG_INFINITY, f64::max) - row.last()?))
-        .collect();
-    mean(&losses?)
+pub fn forgetting(shares: &[Vec<f64>], own: &[usize]) -> Option<f64> {
+    over_followed(shares, own, &|row, own| {
+        let most = row.get(own..)?.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Some(most - row.last()?)
+    })
+}
+
+/// Mean of a figure over the concepts that were not settled last.
+fn over_followed(
+    shares: &[Vec<f64>],
+    own: &[usize],
+    figure: &dyn Fn(&[f64], usize) -> Option<f64>,
+) -> Option<f64> {
+    if shares.len() < 2 {
+        return None;
+    }
+    let followed = shares.iter().zip(own).filter(|(row, own)| **own + 1 < row.len());
+    let figures: Option<Vec<f64>> = followed.map(|(row, own)| figure(row, *own)).collect();
+    mean(&figures?)
 }
 
 #[cfg(test)]
@@ -92,9 +98,13 @@ mod tests {
     fn later_settlements_undo_earlier_ones() {
         let shares = [vec![0.4, 0.5, 0.2], vec![0.0, 0.3, 0.25], vec![0.0, 0.0, 0.6]];
         // (.2 − .4 + .25 − .3)/2 and (.5 − .2 + .3 − .25)/2
-        assert!((backward_transfer(&shares).unwrap() + 0.125).abs() < 1e-12);
-        assert!((forgetting(&shares).unwrap() - 0.175).abs() < 1e-12);
-        assert_eq!(backward_transfer(&shares[..1]), None);
-        assert_eq!((backward_transfer(&[]), forgetting(&[])), (None, None));
+        let own = [0, 1, 2];
+        assert!((backward_transfer(&shares, &own).unwrap() + 0.125).abs() < 1e-12);
+        assert!((forgetting(&shares, &own).unwrap() - 0.175).abs() < 1e-12);
+        // A settlement without a concept of its own may come last.
+        let two = [vec![0.4, 0.5, 0.2], vec![0.0, 0.3, 0.25]];
+        assert!((backward_transfer(&two, &[0, 1]).unwrap() + 0.125).abs() < 1e-12);
+        assert_eq!(backward_transfer(&shares[..1], &own[..1]), None);
+        assert_eq!((backward_transfer(&[], &[]), forgetting(&[], &[])), (None, None));
     }
 }

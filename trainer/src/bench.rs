@@ -5,8 +5,8 @@
 //! a dataset and is left out, as it is on the other side of the comparison.
 
 use burn::tensor::{Device, Tensor};
-use models::base::{host_values, tensor_from_host, timesteps};
-use models::ops::on_threads;
+use models::base::{tensor_from_host, timesteps};
+use models::ops::{on_threads, square_sums};
 use models::unet::{AddedConditions, UNet2DConditionModel};
 use models::{ModelError, adapter};
 use recipes::{LoraInit, LoraSpec, OptimizerSpec, draws};
@@ -14,7 +14,7 @@ use recipes::{LoraInit, LoraSpec, OptimizerSpec, draws};
 use crate::error::TrainError;
 use crate::flat::Flat;
 use crate::objective::Activations;
-use crate::optimizer::{AdamW, clip, norm};
+use crate::optimizer::{AdamW, clipped, read};
 
 /// What the inputs of a denoiser are like.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +176,7 @@ impl StepBench {
             }
         };
         let loss = (output - target).powi_scalar(2).mean();
-        let value = host_values(loss.clone().inner())?;
+        let value = loss.clone().inner();
         let gradients = on_threads(&device, || match recomputation {
             Some(recomputation) => recomputation.backward(loss.backward()),
             None => loss.backward().into(),
@@ -187,16 +187,19 @@ impl StepBench {
         };
         let gradient = flat.gradients(&mut visit, gradients, &device);
         flat.install(&mut visit, theta);
-        let shrink = clip(norm(&gradient)?, 1.0);
-        *theta = adamw.update(optimizer, 1e-4, theta.clone(), (gradient, shrink));
-        // The update belongs to the step: on a card nothing else waits for it.
-        host_values(theta.clone().slice(0..1))?;
-        Ok(value.first().copied().map_or(f64::NAN, f64::from))
+        let squares = square_sums(gradient.clone());
+        let gradient = clipped(gradient, &squares, 1.0)?;
+        *theta = adamw.update(optimizer, 1e-4, theta.clone(), gradient);
+        // As in a step of a run: one read, which waits for the update as well.
+        let numbers = read(vec![value, squares, theta.clone().slice(0..1)])?;
+        Ok(numbers[0].first().copied().map_or(f64::NAN, f64::from))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use models::base::host_values;
+
     use super::*;
     use crate::fixtures::World;
 

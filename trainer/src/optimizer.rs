@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 use models::ModelError;
-use models::ops::{AdamWStep, adamw, square_sums};
+use models::base::host_values;
+use models::ops::{AdamWStep, adamw, is_host, square_sums};
 use recipes::{EmaSpec, OptimizerSpec};
 
 /// State of AdamW.
@@ -27,7 +28,7 @@ impl AdamW {
     }
 
     /// `theta` after one update at this learning rate with `gradient` (both `[n_values]`), which is
-    /// multiplied with `shrink` first, see [`clip`].
+    /// multiplied with the number beside it first, see [`clipped`].
     pub fn update(
         &mut self,
         spec: &OptimizerSpec,
@@ -55,8 +56,24 @@ impl AdamW {
 ///
 /// [`ModelError::Device`] for a fault of this or an earlier operation.
 pub fn norm(gradient: &Tensor<1>) -> Result<f64, ModelError> {
-    let sums = models::base::host_values(square_sums(gradient.clone()))?;
-    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+    Ok(length(&host_values(square_sums(gradient.clone()))?))
+}
+
+/// Euclidean length of a vector from the sums that [`square_sums`] gives of it.
+pub fn length(sums: &[f32]) -> f64 {
+    sums.iter().copied().map(f64::from).sum::<f64>().sqrt()
+}
+
+/// The values of several vectors of one device, read at once: a read waits until the device has
+/// done all that was asked of it.
+///
+/// # Errors
+///
+/// [`ModelError::Device`] for a fault of this or an earlier operation.
+pub fn read(vectors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, ModelError> {
+    let lengths: Vec<usize> = vectors.iter().map(|vector| vector.dims()[0]).collect();
+    let mut values = host_values(Tensor::cat(vectors, 0))?.into_iter();
+    Ok(lengths.into_iter().map(|length| values.by_ref().take(length).collect()).collect())
 }
 
 /// What shortens a gradient of this `norm` to at most `max_norm`: min(1, max/(norm + 1e-6)).
@@ -64,6 +81,34 @@ pub fn norm(gradient: &Tensor<1>) -> Result<f64, ModelError> {
 /// Source: `torch.nn.utils.clip_grad_norm_`.
 pub fn clip(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
+}
+
+/// A gradient and what it is still to be multiplied with, so that its length, whose `sums` are those
+/// of [`square_sums`], is at most `max_norm`; see [`clip`].
+///
+/// On the processor the length is read, in double precision, and the gradient left as it is. On other
+/// devices it is multiplied there by a number that never leaves them.
+///
+/// # Errors
+///
+/// [`ModelError::Device`] for a fault of this or an earlier operation.
+pub fn clipped(
+    gradient: Tensor<1>,
+    sums: &Tensor<1>,
+    max_norm: f64,
+) -> Result<(Tensor<1>, f64), ModelError> {
+    if is_host(&gradient.device()) {
+        let shrink = clip(length(&host_values(sums.clone())?), max_norm);
+        return Ok((gradient, shrink));
+    }
+    Ok((clipped_where_it_lies(gradient, sums, max_norm), 1.0))
+}
+
+/// As [`clip`], without a read.
+fn clipped_where_it_lies(gradient: Tensor<1>, sums: &Tensor<1>, max_norm: f64) -> Tensor<1> {
+    let norm = sums.clone().sum().sqrt();
+    let shrink = norm.add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
+    gradient * shrink
 }
 
 /// Decay of the moving average after update `n` (1-based): d, or under warm-up
@@ -96,7 +141,7 @@ mod tests {
     }
 
     fn values(tensor: Tensor<1>) -> Vec<f32> {
-        models::base::host_values(tensor).expect("flex reads")
+        host_values(tensor).expect("flex reads")
     }
 
     #[test]
@@ -150,6 +195,29 @@ mod tests {
         adamw.update(&spec, 0.1, theta, (vector(&[3.0, 4.0]), clip(5.0, 1.0)));
         let first = values(adamw.first);
         assert!((first[0] - 0.06).abs() < 1e-6 && (first[1] - 0.08).abs() < 1e-6, "{first:?}");
+    }
+
+    #[test]
+    fn a_gradient_is_clipped_alike_where_it_lies_and_by_a_number() {
+        let gradient: Vec<f32> = (0..9000).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+        let gradient = vector(&gradient);
+        let sums = square_sums(gradient.clone());
+        for max_norm in [1.0, 50.0, 1e6] {
+            let (same, shrink) = clipped(gradient.clone(), &sums, max_norm).expect("flex reads");
+            let expected = values(same);
+            let found = values(clipped_where_it_lies(gradient.clone(), &sums, max_norm));
+            for (found, expected) in found.into_iter().zip(expected) {
+                let expected = f64::from(expected) * shrink;
+                assert!((f64::from(found) - expected).abs() <= 1e-6 * expected.abs());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_at_once_comes_apart_as_it_was() {
+        let parts: [Vec<f32>; 3] = [vec![1.0, 2.0, 3.0], vec![4.0], vec![5.0, 6.0]];
+        let found = read(parts.iter().map(|part| vector(part)).collect()).expect("flex reads");
+        assert_eq!(found, parts);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use burn::tensor::Tensor;
 use datasets::{Batches, Dataset, Role, Sample};
 use models::SizeConditions;
 use models::adapter::DropoutDraw;
-use models::base::{host_values, tensor_from_host};
+use models::base::tensor_from_host;
+use models::ops::square_sums;
 use recipes::{FitSpec, OptimizerSpec};
 
 use crate::cache::{Cache, Draw};
@@ -15,7 +16,7 @@ use crate::error::TrainError;
 use crate::event::StepRecord;
 use crate::lr_schedule::learning_rate;
 use crate::objective::{Activations, MicroBatch, Objective};
-use crate::optimizer::{clip, ema_decay, ema_update, norm};
+use crate::optimizer::{AdamW, clipped, ema_decay, ema_update, length, read};
 use crate::state::State;
 use crate::trainee::Trainee;
 
@@ -42,6 +43,12 @@ pub struct Plan<'a> {
 struct Shares {
     concept: f64,
     class: f64,
+}
+
+impl Shares {
+    fn of(self, role: Role) -> f64 {
+        if role == Role::Class { self.class } else { self.concept }
+    }
 }
 
 impl Plan<'_> {
@@ -119,6 +126,32 @@ impl Plan<'_> {
         learning_rate(&self.fit.schedule, peak, step, self.fit.steps)
     }
 
+    /// Mean losses of the concept's and of the class pictures, the latter times the prior weight,
+    /// from the losses of the samples of each part.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Diverged`] for the first part that has a loss which is not finite.
+    fn mean_losses(
+        &self,
+        at: (u64, &State),
+        parts: &[datasets::MicroBatch],
+        losses: &[Vec<f32>],
+    ) -> Result<[f64; 2], TrainError> {
+        let shares = self.shares(parts);
+        let [mut concept, mut class] = [0.0; 2];
+        for (part, values) in parts.iter().zip(losses) {
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                let samples = part.samples.iter().collect();
+                return Err(self.divergence(at, samples, ("loss", value.into())));
+            }
+            let share = shares.of(part.role);
+            let sum: f64 = values.iter().map(|&value| f64::from(value) * share).sum();
+            *(if part.role == Role::Class { &mut class } else { &mut concept }) += sum;
+        }
+        Ok([concept, class])
+    }
+
     fn divergence(
         &self,
         (step, state): (u64, &State),
@@ -141,35 +174,29 @@ impl Plan<'_> {
     }
 }
 
-/// Losses and gradient of a step, before the update.
+/// Losses and gradient of a step, before the update; none of them has been read.
 #[derive(Default)]
 struct Sums {
-    concept: f64,
-    class: f64,
+    /// Weighted losses of the samples of each part.
+    losses: Vec<Tensor<1>>,
     gradient: Option<Tensor<1>>,
 }
 
 impl Sums {
-    /// Runs one part of the batch forwards and backwards; the first loss that is not finite, if there
-    /// is one, and then nothing is run backwards.
+    /// Runs one part of the batch forwards and backwards.
     fn add(
         &mut self,
         plan: &Plan<'_>,
         state: &State,
         trainee: &mut Trainee,
         (part, share): (&datasets::MicroBatch, f64),
-    ) -> Result<Option<f64>, TrainError> {
+    ) -> Result<(), TrainError> {
         let (step, samples) = (state.step(), &part.samples);
         trainee.set_dropout(DropoutDraw { seed: plan.seed, step, first_sample: samples[0].index });
         let batch = plan.micro_batch(trainee, step, samples)?;
         let activations = Activations::of(plan.fit);
         let pass = plan.objective.pass(&trainee.base().unet, &batch, activations)?;
-        let values = host_values(pass.losses())?;
-        if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
-            return Ok(Some(value.into()));
-        }
-        let sum: f64 = values.iter().map(|&value| f64::from(value) * share).sum();
-        *(if part.role == Role::Class { &mut self.class } else { &mut self.concept }) += sum;
+        self.losses.push(pass.losses());
         let gradients = pass.backward(&vec![share; samples.len()]);
         let device = trainee.base().device.clone();
         let gradient = state.flat.gradients(&mut |show| trainee.visit(show), gradients, &device);
@@ -177,7 +204,7 @@ impl Sums {
             Some(sum) => sum + gradient,
             None => gradient,
         });
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -200,24 +227,52 @@ fn forward_backward(
             state.install(trainee);
             return Ok(None);
         }
-        let share = if part.role == Role::Class { shares.class } else { shares.concept };
-        let not_finite = sums.add(plan, state, trainee, (part, share))?;
-        if let Some(value) = not_finite {
-            state.install(trainee);
-            let (at, samples) = ((state.step(), state), part.samples.iter().collect());
-            return Err(plan.divergence(at, samples, ("loss", value)));
-        }
+        sums.add(plan, state, trainee, (part, shares.of(part.role)))?;
     }
     // Leaves share the old values.
     state.install(trainee);
     Ok(Some(sums))
 }
 
+/// What a step's update would leave, and what of it is to be known before it takes the place of
+/// what is there.
+struct Proposal {
+    theta: Tensor<1>,
+    adamw: AdamW,
+    /// Sums of squares of the gradient, before clipping, and of the new values.
+    squares: [Tensor<1>; 2],
+}
+
+impl Proposal {
+    fn new(plan: &Plan<'_>, state: &State, gradient: Tensor<1>) -> Result<Self, TrainError> {
+        let squares = square_sums(gradient.clone());
+        let gradient = clipped(gradient, &squares, plan.fit.clip_norm)?;
+        let (rate, mut adamw) = (plan.learning_rate(state.step()), state.adamw.clone());
+        let theta = adamw.update(&plan.fit.optimizer, rate, state.theta.clone(), gradient);
+        let squares = [squares, square_sums(theta.clone())];
+        Ok(Self { theta, adamw, squares })
+    }
+
+    /// Puts the new values into `state`, and what follows from them.
+    fn accept(self, state: &mut State, fit: &FitSpec) {
+        (state.theta, state.adamw) = (self.theta, self.adamw);
+        if let (Some(average), Some(ema)) = (state.average.take(), &fit.ema) {
+            let decay = ema_decay(ema, state.adamw.step);
+            state.average = Some(ema_update(average, &state.theta, decay));
+        }
+    }
+}
+
 /// Does one step; `None` if a stop was requested before its end, and then nothing has changed.
+///
+/// The device is read once, at the end: losses, gradient norm and weight norm together. Until they
+/// are known to be finite the update is a proposal, and `state` is as it was. Every step has its
+/// record, so that none can do without that read.
 ///
 /// # Errors
 ///
-/// [`TrainError::Diverged`] if loss, gradient or updated weights are not finite; such a state must not be saved.
+/// [`TrainError::Diverged`] if loss, gradient or updated weights are not finite; nothing has changed
+/// then either.
 pub fn one_step(
     plan: &Plan<'_>,
     batches: &Batches<'_>,
@@ -225,23 +280,24 @@ pub fn one_step(
     trainee: &mut Trainee,
     stop: &AtomicBool,
 ) -> Result<Option<StepRecord>, TrainError> {
-    let parts = batches.step(state.step());
+    let step = state.step();
+    let parts = batches.step(step);
     let sums = forward_backward(plan, &parts, state, trainee, stop)?;
-    let Some(Sums { concept, class, gradient: Some(gradient) }) = sums else { return Ok(None) };
-    let grad_norm = norm(&gradient)?;
+    let Some(Sums { mut losses, gradient: Some(gradient) }) = sums else { return Ok(None) };
+    let proposal = Proposal::new(plan, state, gradient)?;
+    losses.extend(proposal.squares.clone());
+    let numbers = read(losses)?;
+    let (losses, squares) = numbers.split_at(parts.len());
+    let [concept, class] = plan.mean_losses((step, state), &parts, losses)?;
     let samples: Vec<&Sample> = parts.iter().flat_map(|part| &part.samples).collect();
     let n_samples = samples.len() as u64;
-    let step = state.step();
-    if !grad_norm.is_finite() {
-        return Err(plan.divergence((step, state), samples, ("gradient norm", grad_norm)));
+    let [grad_norm, weight_norm] = [0, 1].map(|which: usize| length(&squares[which]));
+    for quantity in [("gradient norm", grad_norm), ("weight norm", weight_norm)] {
+        if !quantity.1.is_finite() {
+            return Err(plan.divergence((step, state), samples, quantity));
+        }
     }
-    let learning_rate = plan.learning_rate(step);
-    let shrink = clip(grad_norm, plan.fit.clip_norm);
-    update(state, plan.fit, learning_rate, (gradient, shrink));
-    let weight_norm = norm(&state.theta)?;
-    if !weight_norm.is_finite() {
-        return Err(plan.divergence((step, state), samples, ("weight norm", weight_norm)));
-    }
+    proposal.accept(state, plan.fit);
     state.install(trainee);
     state.images_seen += n_samples;
     state.grad_norm = Some(grad_norm);
@@ -251,22 +307,15 @@ pub fn one_step(
         loss_concept: concept,
         loss_preserve: plan.has_class().then(|| class / plan.prior_weight),
         grad_norm,
-        learning_rate,
+        learning_rate: plan.learning_rate(step),
         images_seen: state.images_seen,
     }))
-}
-
-fn update(state: &mut State, fit: &FitSpec, rate: f64, gradient: (Tensor<1>, f64)) {
-    state.theta = state.adamw.update(&fit.optimizer, rate, state.theta.clone(), gradient);
-    if let (Some(average), Some(ema)) = (state.average.take(), &fit.ema) {
-        let decay = ema_decay(ema, state.adamw.step);
-        state.average = Some(ema_update(average, &state.theta, decay));
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use checkpoints::Watch;
+    use models::base::host_values;
 
     use super::*;
     use crate::cache::Texts;
@@ -317,10 +366,22 @@ mod tests {
     fn loss_and_gradient(ready: &mut Ready, step: u64) -> (f64, Vec<f32>) {
         with_plan(ready, |plan, batches, state, trainee| {
             let parts = batches.step(step);
-            let sums = forward_backward(plan, &parts, state, trainee, &AtomicBool::new(false));
-            let sums = sums.unwrap().unwrap();
-            (sums.concept, host_values(sums.gradient.unwrap()).unwrap())
+            loss_and_gradient_of(plan, &parts, state, trainee)
         })
+    }
+
+    /// The mean loss of the concept's pictures and the gradient of a batch.
+    fn loss_and_gradient_of(
+        plan: &Plan<'_>,
+        parts: &[datasets::MicroBatch],
+        state: &State,
+        trainee: &mut Trainee,
+    ) -> (f64, Vec<f32>) {
+        let sums = forward_backward(plan, parts, state, trainee, &AtomicBool::new(false));
+        let Sums { losses, gradient } = sums.unwrap().unwrap();
+        let losses = read(losses).unwrap();
+        let [concept, _] = plan.mean_losses((state.step(), state), parts, &losses).unwrap();
+        (concept, host_values(gradient.unwrap()).unwrap())
     }
 
     #[test]
@@ -503,11 +564,8 @@ mod tests {
         let world = World::new();
         let mut ready = ready(&world, &["adapter.lora.dropout=0.0"]);
         with_plan(&mut ready, |plan, batches, state, trainee| {
-            let mut run = |parts: &[datasets::MicroBatch]| {
-                let sums = forward_backward(plan, parts, state, trainee, &AtomicBool::new(false));
-                let sums = sums.unwrap().unwrap();
-                (sums.concept, host_values(sums.gradient.unwrap()).unwrap())
-            };
+            let mut run =
+                |parts: &[datasets::MicroBatch]| loss_and_gradient_of(plan, parts, state, trainee);
             let parts = batches.step(0);
             // The same four samples as 1 + 3.
             let samples: Vec<Sample> = parts.iter().flat_map(|part| part.samples.clone()).collect();
@@ -571,6 +629,8 @@ mod tests {
                 one_step(plan, batches, state, trainee, &AtomicBool::new(false)).unwrap_err();
             let TrainError::Diverged(divergence) = &error else { panic!("{error}") };
             assert_eq!((divergence.step, divergence.quantity), (1, "weight norm"));
+            assert_eq!(state.step(), 0, "the update was not taken");
+            assert!(host_values(state.theta.clone()).unwrap().iter().all(|x| x.is_finite()));
         });
     }
 

@@ -2,7 +2,10 @@
 
 mod adapters;
 mod bench;
+mod census;
 mod generate;
+mod series;
+mod thesaurus;
 
 use std::path::PathBuf;
 
@@ -11,7 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::device::DeviceChoice;
 pub(crate) use adapters::*;
 pub(crate) use bench::*;
+pub(crate) use census::*;
 pub(crate) use generate::*;
+pub(crate) use series::*;
+pub(crate) use thesaurus::*;
 
 /// Settles a concept in a diffusion model and counts who had to leave.
 #[derive(Debug, Parser)]
@@ -56,14 +62,16 @@ pub(crate) enum Verb {
     Train(TrainArguments),
     /// Go on with a run, from its directory alone.
     Resume(ResumeArguments),
-    /// Count what a finished adapter changed.
-    Census(RunArguments),
+    /// Count what a finished adapter changed; of several adapters, compare them.
+    Census(CensusArguments),
     /// Write the report of a census again.
-    Report(RunArguments),
+    Report(ReportArguments),
     /// Train, census and report.
     Run(TrainArguments),
     /// Draw pictures with a base and any adapters.
     Generate(Box<GenerateArguments>),
+    /// Draw series of pictures from a file of instructions, and measure how they hold together.
+    Series(SeriesArguments),
     /// Write an adapter file in the form of another program.
     Convert(ConvertArguments),
     /// Add adapters to a base's weights, or several adapters into one file.
@@ -72,6 +80,8 @@ pub(crate) enum Verb {
     Extract(ExtractArguments),
     /// Bring an adapter to another rank.
     Resize(ResizeArguments),
+    /// Make a thesaurus of a published vocabulary.
+    Thesaurus(ThesaurusArguments),
     /// Say what is in a file of tensors, a base or a run directory; verifies its hashes.
     Inspect(InspectArguments),
     /// Time a part of the work on given weights.
@@ -92,7 +102,8 @@ impl Verb {
             | Self::Resume(_)
             | Self::Census(_)
             | Self::Run(_)
-            | Self::Generate(_) => true,
+            | Self::Generate(_)
+            | Self::Series(_) => true,
             Self::Validate(_)
             | Self::Plan(_)
             | Self::Report(_)
@@ -101,6 +112,7 @@ impl Verb {
             | Self::Extract(_)
             | Self::Resize(_)
             | Self::Inspect(_)
+            | Self::Thesaurus(_)
             | Self::Bench(_)
             | Self::Doctor(_)
             | Self::Schema(_)
@@ -162,6 +174,17 @@ pub(crate) struct RunArguments {
     /// Replace one value of the recipe, if one is given.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
+}
+
+/// A report to write again.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReportArguments {
+    /// Whose.
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+    /// Put all pictures into the pages themselves, at most 15 MB each.
+    #[arg(long)]
+    pub(crate) self_contained: bool,
 }
 
 /// What to check.

@@ -11,11 +11,12 @@ use models::adapter::Adapter;
 use models::base::load_with;
 use models::{Base, Evaluator};
 use recipes::{BaseSpec, CensusSpec, Recipe};
+use report::Form;
 use serde_json::json;
 
 use super::report::{Reported, write_report};
-use super::{Job, Outcome};
-use crate::args::RunArguments;
+use super::{Job, Outcome, compare, kat};
+use crate::args::CensusArguments;
 use crate::device::ChosenDevice;
 use crate::environment::{self, Stopwatch};
 use crate::error::JobError;
@@ -45,8 +46,16 @@ pub(crate) struct Counting<'a> {
 }
 
 /// Counts the run of a directory or recipe, and writes its report.
-pub(crate) fn execute(arguments: &RunArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
-    let run = stage::run_folder(&arguments.run, &arguments.sets, &job.place.runs)?;
+pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    if let Some(name) = &arguments.kat {
+        return kat::execute(name, arguments, job);
+    }
+    let [word] = arguments.runs.as_slice() else { return compare::execute(arguments, job) };
+    let path = Path::new(word);
+    if !path.exists() && (word.contains('@') || word.contains(':')) {
+        return compare::execute(arguments, job);
+    }
+    let run = stage::run_folder(path, &arguments.sets, &job.place.runs)?;
     let recipe = stage::recipe_of_run(&run)?;
     let opened = Opened::of(&recipe)?;
     if opened.fingerprint != run.fingerprint() {
@@ -93,7 +102,12 @@ pub(crate) fn count_and_report(
         beat_at_secs: f64::NEG_INFINITY,
         failure: None,
     };
-    let counted = count(counting, spec, &mut listener, job);
+    let subject = Subject {
+        spec,
+        checkpoint: finished(counting.recipe, counting.run)?,
+        folder: counting.run.path(),
+    };
+    let counted = count(counting, &subject, &mut listener, job);
     listener.progress.end();
     if let Some(error) = listener.failure {
         return Err(error);
@@ -107,27 +121,82 @@ pub(crate) fn count_and_report(
             if let Some(spending) = listener.spending {
                 spending.enter(Phase::Report)?;
             }
-            write_report(counting.recipe, counting.run, &counting.device.name).map(Some)
+            write_report(counting.recipe, counting.run, &counting.device.name, Form::Folder)
+                .map(Some)
         }
     }
 }
 
+/// Takes the census of a run's checkpoint into a folder of its own, without a report; false if a stop
+/// was requested.
+///
+/// # Errors
+///
+/// A checkpoint that is not there, and whatever `eval` refuses.
+pub(crate) fn count_into(
+    counting: &Counting<'_>,
+    step: Option<u64>,
+    folder: &Path,
+    job: &Job<'_>,
+) -> Result<bool, JobError> {
+    let Some(spec) = &counting.recipe.census else { return Ok(true) };
+    let checkpoint = match step {
+        Some(step) => at_step(counting.run, step)?,
+        None => finished(counting.recipe, counting.run)?,
+    };
+    let mut listener = Listener {
+        progress: job.progress(),
+        spending: None,
+        alive: None,
+        step: checkpoint.step(),
+        clock: Stopwatch::start(),
+        beat_at_secs: f64::NEG_INFINITY,
+        failure: None,
+    };
+    let subject = Subject { spec, checkpoint, folder };
+    let counted = count(counting, &subject, &mut listener, job);
+    listener.progress.end();
+    if let Some(error) = listener.failure {
+        return Err(error);
+    }
+    match counted? {
+        Counted::Interrupted { pictures, of } => {
+            job.terminal.say(&format!("{pictures} of {of} pictures are counted and kept"));
+            Ok(false)
+        }
+        Counted::Finished(_) => Ok(true),
+    }
+}
+
+/// What is counted, and where its census is written.
+struct Subject<'a> {
+    spec: &'a CensusSpec,
+    checkpoint: Checkpoint,
+    folder: &'a Path,
+}
+
 fn count(
     counting: &Counting<'_>,
-    spec: &CensusSpec,
+    subject: &Subject<'_>,
     listener: &mut Listener<'_>,
     job: &Job<'_>,
 ) -> Result<Counted, JobError> {
     let Counting { recipe, opened, run, device, .. } = *counting;
-    let checkpoint = finished(recipe, run)?;
+    let Subject { spec, checkpoint, folder } = subject;
+    let cache = environment::cache_dir().join("census");
+    let base_name = opened.base_files.name();
     let base = stage::load_base(recipe, opened, device)?;
     // Who trained just now has heard it.
     if counting.alive.is_none() {
         stage::warn_of_precision(&base, job.terminal);
     }
-    let folder = stage::evaluator_folder(recipe, &opened.base_files);
-    let evaluator = Evaluator::load(&folder, &device.device)?;
-    let trained = trained(&checkpoint, run, &base)?;
+    let judge = stage::evaluator_folder(recipe, &opened.base_files);
+    let evaluator = Evaluator::load(&judge, &device.device)?;
+    let second = match &spec.second_evaluator {
+        Some(folder) => Some(Evaluator::load(folder, &device.device)?),
+        None => None,
+    };
+    let trained = trained(checkpoint, run, &base)?;
     let hashes = BTreeMap::from([
         ("base".to_owned(), opened.base_sha256.clone()),
         ("dataset".to_owned(), opened.dataset.sha256.clone()),
@@ -140,7 +209,9 @@ fn count(
         dataset: &opened.dataset,
         base: &base,
         change: trained.change(),
+        base_name: &base_name,
         evaluator: &evaluator,
+        second_evaluator: second.as_ref(),
         world: match recipe.base {
             BaseSpec::Postcards => World::Postcards,
             BaseSpec::Folder { .. } | BaseSpec::Sd1(_) | BaseSpec::Sd2(_) | BaseSpec::Sdxl(_) => {
@@ -149,7 +220,8 @@ fn count(
         },
         tool: TOOL,
         hashes: &hashes,
-        run: run.path(),
+        run: folder,
+        cache: Some(&cache),
     };
     let stop = job.stop;
     let mut sink = |event: &CensusEvent| listener.hear(event, stop.flag());
@@ -178,6 +250,18 @@ fn finished(recipe: &Recipe, run: &RunFolder) -> Result<Checkpoint, JobError> {
             )),
         }),
     }
+}
+
+/// An earlier checkpoint of a run.
+fn at_step(run: &RunFolder, step: u64) -> Result<Checkpoint, JobError> {
+    if let Some(checkpoint) = run.at_step(step)? {
+        return Ok(checkpoint);
+    }
+    let kept: Vec<String> = run.steps()?.iter().map(ToString::to_string).collect();
+    Err(JobError::Usage {
+        message: format!("run `{}` has no checkpoint of step {step}", run.path().display()),
+        hint: Some(format!("it kept those of steps {}", kept.join(", "))),
+    })
 }
 
 /// What a training left, read from disk.
@@ -239,6 +323,10 @@ impl Listener<'_> {
                 total: *of,
                 figures: &[],
             }),
+            CensusEvent::Measuring { what } => {
+                let record = json!({ "event": "measuring", "what": what, "at": environment::unix_seconds() });
+                self.progress.note(&format!("measuring {what}"), &record);
+            }
             CensusEvent::Reducing => {
                 let record = json!({ "event": "reducing", "at": environment::unix_seconds() });
                 self.progress.note("all pictures are counted; reducing", &record);

@@ -2,12 +2,14 @@
 
 mod bench;
 mod census;
+mod compare;
 mod completions;
 mod convert;
 mod doctor;
 mod extract;
 mod generate;
 mod inspect;
+mod kat;
 mod merge;
 mod plan;
 mod pretrain;
@@ -16,6 +18,8 @@ mod resize;
 mod resume;
 mod run;
 mod schema;
+mod series;
+mod thesaurus;
 mod train;
 mod validate;
 
@@ -99,10 +103,12 @@ pub(crate) fn execute(
         Verb::Report(arguments) => report::execute(arguments, &job),
         Verb::Run(arguments) => run::execute(arguments, &job),
         Verb::Generate(arguments) => generate::execute(arguments, &job),
+        Verb::Series(arguments) => series::execute(arguments, &job),
         Verb::Convert(arguments) => convert::execute(arguments, &job),
         Verb::Merge(arguments) => merge::execute(arguments, &job),
         Verb::Extract(arguments) => extract::execute(arguments, &job),
         Verb::Resize(arguments) => resize::execute(arguments, &job),
+        Verb::Thesaurus(arguments) => thesaurus::execute(arguments, &job),
         Verb::Inspect(arguments) => inspect::execute(arguments, &job),
         Verb::Bench(arguments) => bench::execute(arguments, &job),
         Verb::Doctor(arguments) => doctor::execute(arguments, &job),

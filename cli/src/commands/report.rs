@@ -7,12 +7,12 @@ use checkpoints::run_dir::RunFolder;
 use eval::gate::Judgement;
 use eval::json::CensusReport;
 use recipes::{AdapterSpec, BaseSpec, GatesSpec, Recipe, WeightsSource};
-use report::{Energy, Metric, RunInfo, prose, render};
+use report::{Energy, Form, Language, Metric, PictureNoun, RunInfo, finding, render};
 use serde_json::{Value, json};
 
 use super::census::report_path;
 use super::{Job, Outcome};
-use crate::args::RunArguments;
+use crate::args::ReportArguments;
 use crate::error::JobError;
 use crate::exit::Exit;
 use crate::provenance;
@@ -53,7 +53,9 @@ impl Reported {
 }
 
 /// Renders the page of a run's census.
-pub(crate) fn execute(arguments: &RunArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+pub(crate) fn execute(arguments: &ReportArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    let form = if arguments.self_contained { Form::SelfContained } else { Form::Folder };
+    let arguments = &arguments.run;
     let run = stage::run_folder(&arguments.run, &arguments.sets, &job.place.runs)?;
     let recipe = stage::recipe_of_run(&run)?;
     if !run.path().join("census/census.json").is_file() {
@@ -66,7 +68,7 @@ pub(crate) fn execute(arguments: &RunArguments, job: &Job<'_>) -> Result<Outcome
         checkpoints::run_dir::AttemptRecord::Start { attempt, .. } => attempt.device,
         checkpoints::run_dir::AttemptRecord::End { .. } => String::new(),
     });
-    let reported = write_report(&recipe, &run, &device.unwrap_or_default())?;
+    let reported = write_report(&recipe, &run, &device.unwrap_or_default(), form)?;
     Ok(reported.give(run.path(), job))
 }
 
@@ -79,18 +81,19 @@ pub(crate) fn write_report(
     recipe: &Recipe,
     run: &RunFolder,
     device: &str,
+    form: Form,
 ) -> Result<Reported, JobError> {
     let (census, pictures, manifest) = eval::read(run.path())?;
     let spent = Spent::read(run)?;
     let info = RunInfo {
         name: recipe.name.clone(),
         picture_noun: match recipe.base {
-            BaseSpec::Postcards => "postcard",
+            BaseSpec::Postcards => PictureNoun::Postcard,
             BaseSpec::Folder { .. } | BaseSpec::Sd1(_) | BaseSpec::Sd2(_) | BaseSpec::Sdxl(_) => {
-                "picture"
+                PictureNoun::Picture
             }
-        }
-        .to_owned(),
+        },
+        rerun: None,
         prompts: manifest.prompts,
         facts: facts(recipe, run, device)?,
         hashes: hashes(run, &manifest.hashes),
@@ -99,12 +102,12 @@ pub(crate) fn write_report(
         energy: energy(&spent.energy),
         recipe_yaml: recipes::resolved_yaml(recipe),
     };
-    for (name, bytes) in render(&census, &pictures, &info) {
+    for (name, bytes) in render(&census, &pictures, &info, form) {
         checkpoints::fs::atomic_write(&run.path().join(name), &bytes)?;
     }
     Ok(Reported {
         exit: if gates_hold(&census, &recipe.gates) { Exit::Done } else { Exit::GateFailed },
-        sentence: prose::finding(&census, &info),
+        sentence: finding(&census, &info, Language::English),
         report: report_path(run.path()),
         gates: json!(census.gates),
     })

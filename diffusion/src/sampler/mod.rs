@@ -211,7 +211,7 @@ impl Sampler {
     }
 
     /// The standard deviation σ of the noise that a step adds, 0 for a deterministic one.
-    fn noise_scale(&self, step_idx: usize) -> f64 {
+    pub fn noise_scale(&self, step_idx: usize) -> f64 {
         self.steps[step_idx].next.noise
     }
 

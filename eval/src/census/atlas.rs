@@ -27,7 +27,7 @@ fn seen(row: &Row) -> Option<Seen> {
     })
 }
 
-fn pair(before: &Row, after: &Row) -> Option<Pair> {
+pub(super) fn pair(before: &Row, after: &Row) -> Option<Pair> {
     Some(Pair {
         prompt: before.prompt.clone(),
         seed_idx: before.seed_idx,

@@ -2,15 +2,15 @@
 
 mod spread;
 
+use super::categories::Categories;
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
 use super::{CensusInput, calibration};
 use crate::error::EvalError;
 use crate::panel::Stratum;
 use crate::record::{BeforeAfter, EntityRecord, FacetRecord, Refusal, StratumRecord, Verdict};
-use crate::rows::Row;
 use crate::thesaurus::{BLOCKED, Facet, NONE};
 use spread::{DILUTION, DISPLACED, ENTITIES, SELECTION, Spread, TV};
-use statistics::contingency::{Block, PairedLabels, Shares, disagreement, total_variation};
+use statistics::contingency::{PairedLabels, Shares, disagreement, total_variation};
 use statistics::depopulation::{self, smoothed};
 use statistics::diversity::{chao_shen, good_turing, miller_madow, plug_in_entropy};
 use statistics::interval::{
@@ -22,10 +22,9 @@ use statistics::number::{real, real_u64};
 /// One facet's categories and paired labels, and all that is computed once from them.
 pub(super) struct Analysis<'a> {
     input: &'a CensusInput,
-    facet_idx: usize,
+    sorted: Categories,
     pub(super) categories: Vec<String>,
     pub(super) new: Option<usize>,
-    /// The entities that were there before: neither the concept, nor ∅, nor withheld pictures.
     residents: Vec<bool>,
     table: Vec<Vec<u64>>,
     seen: Vec<bool>,
@@ -115,22 +114,12 @@ impl<'a> Analysis<'a> {
         pictures: &Pictures<'_>,
         facet: &'a Facet,
     ) -> Result<(Self, PairedLabels), EvalError> {
-        let facet_idx = position(&input.rows.facets, &facet.id)
-            .ok_or_else(|| EvalError::Unpaired(format!("rows have no facet `{}`", facet.id)))?;
-        let mut categories: Vec<String> =
-            input.thesaurus.counted(&facet.id).map(|entity| entity.id.clone()).collect();
-        let enters = input.concept.facet == facet.id;
-        if enters && !categories.contains(&input.concept.id) {
-            categories.push(input.concept.id.clone());
-        }
-        categories.extend([NONE.to_owned(), BLOCKED.to_owned()]);
-        let new = if enters { position(&categories, &input.concept.id) } else { None };
-        let residents = (0..categories.len())
-            .map(|i| Some(i) != new && !matches!(categories[i].as_str(), NONE | BLOCKED))
-            .collect();
+        let sorted = Categories::new(input, facet)?;
+        let (categories, new) = (sorted.names.clone(), sorted.new);
+        let residents = sorted.residents.clone();
         let mut analysis = Self {
             input,
-            facet_idx,
+            sorted,
             new,
             residents,
             table: Vec::new(),
@@ -142,7 +131,7 @@ impl<'a> Analysis<'a> {
             categories,
         };
         let labels =
-            analysis.labels(pictures, &pictures.headline(&input.panel, Drawn::ADAPTED)?)?;
+            analysis.sorted.labels(pictures, &pictures.headline(&input.panel, Drawn::ADAPTED)?)?;
         analysis.table = labels.table();
         let margins = analysis.margins();
         analysis.seen = margins.0.iter().zip(&margins.1).map(|(b, a)| b + a > 0).collect();
@@ -159,43 +148,6 @@ impl<'a> Analysis<'a> {
     /// Shares over all pairs.
     pub(super) fn shares(&self) -> &Shares {
         &self.shares
-    }
-
-    /// Category of a row in this facet.
-    fn category(&self, row: &Row) -> Result<u16, EvalError> {
-        let entity = row.labels.get(self.facet_idx).map_or("", |label| label.entity.as_str());
-        let found = if row.blocked { BLOCKED } else { entity };
-        self.categories
-            .iter()
-            .position(|category| category == found)
-            .and_then(|i| u16::try_from(i).ok())
-            .ok_or_else(|| {
-                EvalError::Unpaired(format!(
-                    "`{}`, seed {}: label `{found}` is not of the thesaurus",
-                    row.prompt, row.seed_idx
-                ))
-            })
-    }
-
-    fn labels(
-        &self,
-        pictures: &Pictures<'_>,
-        prompts: &[PromptPairs<'_>],
-    ) -> Result<PairedLabels, EvalError> {
-        let read = |rows: &[&Row]| rows.iter().map(|row| self.category(row)).collect();
-        let blocks = prompts
-            .iter()
-            .map(|pairs| {
-                let placebos = pictures.placebos_of(pairs)?;
-                Ok(Block {
-                    weight: pairs.weight,
-                    base: read(&pairs.base)?,
-                    adapted: read(&pairs.other)?,
-                    placebos: placebos.iter().map(|rows| read(rows)).collect::<Result<_, _>>()?,
-                })
-            })
-            .collect::<Result<_, EvalError>>()?;
-        Ok(PairedLabels { n_categories: self.categories.len(), blocks })
     }
 
     /// Largest share of pairs that may move where none was seen to, for `k` categories at once.
@@ -246,7 +198,14 @@ impl<'a> Analysis<'a> {
                     Replicate { values, errors: keep(&errors) }
                 })
                 .collect();
+            let widening = self.input.widening;
             max_t(&values, &keep(&errors), &replicates, level)
+                .into_iter()
+                .zip(&values)
+                .map(|([low, high], value)| {
+                    [value - widening * (value - low), value + widening * (high - value)]
+                })
+                .collect()
         };
         let delta = |shares: &Shares| (shares.delta(), shares.delta_error.clone());
         let contrast = |shares: &Shares| (shares.contrast(), shares.contrast_error.clone());
@@ -278,7 +237,7 @@ impl<'a> Analysis<'a> {
             if prompts.is_empty() {
                 continue;
             }
-            let shares = self.labels(pictures, &prompts)?.shares(None);
+            let shares = self.sorted.labels(pictures, &prompts)?.shares(None);
             strata.push(StratumRecord {
                 stratum,
                 pairs: count(&prompts),
@@ -387,8 +346,8 @@ impl<'a> Analysis<'a> {
         for pairs in asked.iter().filter(|pairs| pairs.asked == Some(id)) {
             for (b, a) in pairs.base.iter().zip(&pairs.other) {
                 n += 1;
-                base += u64::from(usize::from(self.category(b)?) == i);
-                adapted += u64::from(usize::from(self.category(a)?) == i);
+                base += u64::from(usize::from(self.sorted.of(b)?) == i);
+                adapted += u64::from(usize::from(self.sorted.of(a)?) == i);
             }
         }
         let share = |hits: u64| (n > 0).then(|| real_u64(hits) / real_u64(n));

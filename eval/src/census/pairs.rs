@@ -23,9 +23,14 @@ impl Drawn {
         Self { model: Model::Adapted, dose_bits: (dose + 0.0).to_bits() }
     }
 
+    /// A model at a dose; the base has none.
+    pub(crate) fn new(model: Model, dose: f64) -> Self {
+        let dose = if model == Model::Base { 0.0 } else { dose };
+        Self { model, dose_bits: (dose + 0.0).to_bits() }
+    }
+
     fn of(row: &Row) -> Self {
-        let dose = if row.model == Model::Base { 0.0 } else { row.dose };
-        Self { model: row.model, dose_bits: (dose + 0.0).to_bits() }
+        Self::new(row.model, row.dose)
     }
 
     fn dose(self) -> f64 {

@@ -30,11 +30,11 @@ pub struct PathDose {
     pub kl: Estimate,
     /// Largest total variation that it allows, √(KL/2), at most 1.
     pub tv_bound: f64,
-    /// Mean weight E[W]; 1 in theory.
+    /// Mean weight `E[W]`; 1 in theory.
     pub mean_weight: f64,
     /// Effective share of the sample, (ΣW)²/(NΣW²).
     pub effective_share: f64,
-    /// 1 − E[W], mass settled where the base never goes; null if `effective_share` is below 0.1.
+    /// 1 − `E[W]`, mass settled where the base never goes; null if `effective_share` is below 0.1.
     pub outside: Option<f64>,
     /// Reweighted shares in the concept's facet; null likewise.
     pub weighted: Option<Vec<WeightedShare>>,

@@ -63,7 +63,9 @@ pub struct PlacesState {
 pub struct LabelsRecord {
     /// Facet that is labelled.
     pub facet: String,
-    /// The numbered pairs, number 1 first, chosen by seed.
+    /// Identity of each pair, as `labels.csv` names it: its number and four digits of its pictures.
+    pub ids: Vec<String>,
+    /// The pairs in the same order, chosen by a draw of their own.
     pub pairs: Vec<Pair>,
     /// Pairs that a person labelled.
     pub labelled: u64,

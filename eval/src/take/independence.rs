@@ -29,7 +29,7 @@ impl Visitor for Large {
 /// # Errors
 ///
 /// [`EvalError::SharedEvaluator`] with the hash of the first shared tensor; a fault of the device.
-pub(super) fn check(evaluator: &Evaluator, base: &Base) -> Result<(), EvalError> {
+pub fn check(evaluator: &Evaluator, base: &Base) -> Result<(), EvalError> {
     let mut accused: BTreeSet<String> = hashes(&base.text_encoder)?.into_iter().collect();
     if let Some(second) = &base.text_encoder_2 {
         accused.extend(hashes(second)?);

@@ -1,9 +1,11 @@
 //! A census of a tiny base: its pictures are noise, its promises are not.
 
 use super::*;
+use crate::panel::{Prompt, Stratum};
 use crate::read;
+use crate::rows::Model;
 use checkpoints::{ModelFiles, ModelOptions};
-use models::Device;
+use models::{Device, adapter};
 use recipes::{Loaded, Recipe};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -79,11 +81,14 @@ impl World {
             dataset: &self.dataset,
             base: &self.base,
             change: Change::Adapter(adapter),
+            base_name: "tiny",
             evaluator: &self.evaluator,
+            second_evaluator: None,
             world: crate::World::Postcards,
             tool: "populate test",
             hashes: &BTreeMap::new(),
             run: &self.dir.path().join(run),
+            cache: None,
         };
         census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap()
     }
@@ -185,11 +190,14 @@ fn an_evaluator_that_shares_tensors_with_the_text_encoder_is_refused() {
             dataset: &world.dataset,
             base: &world.base,
             change: Change::Adapter(&adapter),
+            base_name: "tiny",
             evaluator: &world.evaluator,
+            second_evaluator: None,
             world: crate::World::Unknown,
             tool: "populate test",
             hashes: &BTreeMap::new(),
             run: world.dir.path(),
+            cache: None,
         };
         census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap_err()
     };

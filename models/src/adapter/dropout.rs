@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use recipes::draws;
 
 use super::in_type_of;
+use crate::ops::is_half;
 
 /// Which samples of which step are being processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,11 @@ impl Dropout {
             (0..shape[0]).flat_map(|row| dropout.mask(row as u64, per_sample)).collect();
         let device = hidden.device().without_autodiff();
         let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, DType::F32));
+        let dtype = hidden.dtype();
+        if is_half(dtype) {
+            // Rounded, 1/(1 − probability) itself would shift every value the same way.
+            return (hidden.cast(DType::F32) * mask).cast(dtype);
+        }
         hidden.clone() * in_type_of(mask, &hidden)
     }
 
@@ -52,5 +58,36 @@ impl Dropout {
         (0..n_values)
             .map(|_| if draws::uniform(&mut stream) < self.probability { 0.0 } else { kept })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::base::host_values;
+
+    #[test]
+    fn in_a_half_type_the_kept_values_make_up_for_the_dropped_ones_on_average() {
+        const N: usize = 4096;
+        let values: Vec<f32> = (0..N).map(|i| 1.0 + (i % 128) as f32 / 128.0).collect();
+        let hidden = Tensor::<2>::from_data(
+            TensorData::new(values.clone(), [1, N]),
+            (&Device::flex(), DType::F32),
+        );
+        let draw = DropoutDraw { seed: 1, step: 2, first_sample: 3 };
+        let dropout = Dropout { probability: 0.1, layer: "unet.to_q".to_owned(), draw };
+        let found = Dropout::apply(Some(&dropout), hidden.cast(DType::BF16));
+        assert_eq!(found.dtype(), DType::BF16);
+        let found = host_values(found).unwrap();
+        let kept = found.iter().filter(|&&value| value != 0.0).count();
+        assert!(kept > N * 8 / 10 && kept < N, "{kept} values are kept");
+        let pairs = found.iter().zip(&values).filter(|(found, _)| **found != 0.0);
+        let [sum, expected] = pairs.fold([0.0, 0.0], |[sum, expected], (found, value)| {
+            [sum + f64::from(*found), expected + f64::from(*value) / 0.9]
+        });
+        // bf16 holds 1/0.9 as 1.1094, short by one part in 640.
+        assert!((sum / expected - 1.0).abs() < 3e-4, "{sum} instead of {expected}");
     }
 }

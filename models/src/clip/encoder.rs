@@ -97,6 +97,11 @@ impl Encoder {
         Self { layers: (0..config.num_hidden_layers).map(layer).collect() }
     }
 
+    /// The states behind the first `n` layers, `[batch, tokens, width]`.
+    pub(super) fn behind(&self, x: Tensor<3>, n: usize, causal: Causal) -> Tensor<3> {
+        self.layers.iter().take(n).fold(x, |x, layer| layer.forward(x, causal))
+    }
+
     /// The states before the first layer and after each one, `[batch, tokens, width]`.
     pub(super) fn forward(&self, x: Tensor<3>, causal: Causal) -> Vec<Tensor<3>> {
         let mut states = vec![x];

@@ -84,14 +84,30 @@ impl CLIPVisionModelWithProjection {
     /// `[batch, projection_dim]`, not normalised.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
         let width = self.config.tower.hidden_size;
+        let batch = pixels.dims()[0];
+        let states = self.encoder.forward(self.embedded(pixels), Causal::No);
+        let class = states[states.len() - 1].clone().slice([0..batch, 0..1, 0..width]);
+        let pooled: Tensor<2> = self.post_layer_norm.forward(class).squeeze_dim(1);
+        self.visual_projection.forward_rows(pooled)
+    }
+
+    /// Patch tokens behind the first quarter of the layers, without the class token,
+    /// `[batch, patches, width]`: what a picture is painted like more than what it shows.
+    pub fn early_tokens(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let depth = self.config.tower.num_hidden_layers.div_ceil(4);
+        let states = self.encoder.behind(self.embedded(pixels), depth, Causal::No);
+        let [batch, tokens, width] = states.dims();
+        states.slice([0..batch, 1..tokens, 0..width])
+    }
+
+    /// The states before the first layer, class token first.
+    fn embedded(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let width = self.config.tower.hidden_size;
         let patches = positions_from_map(self.patch_embedding.forward(pixels));
         let [batch, _, _] = patches.dims();
         let class = self.class_embedding.clone().reshape([1, 1, width]).repeat_dim(0, batch);
         let embedded = Tensor::cat(vec![class, patches], 1)
             + self.position_embedding.weight.clone().unsqueeze_dim::<3>(0);
-        let states = self.encoder.forward(self.pre_layer_norm.forward(embedded), Causal::No);
-        let class = states[states.len() - 1].clone().slice([0..batch, 0..1, 0..width]);
-        let pooled: Tensor<2> = self.post_layer_norm.forward(class).squeeze_dim(1);
-        self.visual_projection.forward_rows(pooled)
+        self.pre_layer_norm.forward(embedded)
     }
 }

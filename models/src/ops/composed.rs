@@ -1,71 +1,33 @@
-//! The ops written in burn's own primitives: differentiable everywhere, run on every device.
+//! The ops written in burn's own primitives, for the devices without kernels of ours.
 //!
-//! These bodies serve the devices for which no kernel of ours exists and are the oracle that the
-//! kernels are tested against. Statistics and softmax are taken in single precision when the
-//! tensors are of a half type.
+//! Where burn would keep many tensors of the size of an activation for the backward pass, the op is
+//! a node of its own, in [`lean`]; the chains that burn differentiates by itself remain as what
+//! tests hold both against. Norms, softmax and gates are taken in single precision when the tensors
+//! are of a half type.
 
-use burn::tensor::activation::{sigmoid, softmax};
+mod chunked;
+mod gate;
+pub(crate) mod lean;
+mod norm;
+#[cfg(test)]
+mod oracle;
+mod product;
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use self::oracle::{attention, geglu, group_norm, layer_norm};
+
+use burn::tensor::activation::sigmoid;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Bool, DType, Tensor, module};
+use burn::tensor::{DType, Tensor, module};
 
 use super::adamw::ROW;
-use super::{Activation, AdamWStep, Causal};
+use super::{AdamWStep, is_half};
 
-/// `f` of x in single precision where x is of a half type, back in the type of x.
-fn widened<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
-    let dtype = x.dtype();
-    if matches!(dtype, DType::F16 | DType::BF16) { f(x.cast(DType::F32)).cast(dtype) } else { f(x) }
-}
-
-/// (x − μ)/√(σ² + ε) over the last axis.
-fn normalized(x: Tensor<3>, eps: f64) -> Tensor<3> {
-    widened(x, |x| {
-        let centered = x.clone() - x.mean_dim(2);
-        let variance = centered.clone().square().mean_dim(2);
-        centered / variance.add_scalar(eps).sqrt()
-    })
-}
-
-/// See [`super::attention`].
-pub(crate) fn attention(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    scale: f64,
-    causal: Causal,
-) -> Tensor<4> {
-    let (n_queries, n_keys) = (q.dims()[2], k.dims()[2]);
-    let mut scores = q.mul_scalar(scale).matmul(k.swap_dims(2, 3));
-    if causal == Causal::Yes {
-        let device = scores.device();
-        let mask = Tensor::<2, Bool>::tril_mask([n_queries, n_keys], 0, &device);
-        scores = scores.mask_fill(mask.unsqueeze::<4>(), f64::NEG_INFINITY);
-    }
-    widened(scores, |scores| softmax(scores, 3)).matmul(v)
-}
-
-/// See [`super::group_norm`].
-pub(crate) fn group_norm(
-    x: Tensor<4>,
-    [gamma, beta]: [Tensor<1>; 2],
-    groups: usize,
-    eps: f64,
-    activation: Activation,
-) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    let rows = x.reshape([batch, groups, channels / groups * height * width]);
-    let normalized = normalized(rows, eps).reshape([batch, channels, height, width]);
-    let shape = [1, channels, 1, 1];
-    let y = normalized * gamma.reshape(shape) + beta.reshape(shape);
-    match activation {
-        Activation::None => y,
-        Activation::Silu => silu(y),
-    }
-}
-
-/// See [`super::layer_norm`].
-pub(crate) fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<3> {
-    normalized(x, eps) * gamma.unsqueeze() + beta.unsqueeze()
+/// x in single precision where it is of a half type.
+fn wide<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if is_half(x.dtype()) { x.cast(DType::F32) } else { x }
 }
 
 /// See [`super::silu`].
@@ -84,21 +46,18 @@ pub(crate) fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clone() * sigmoid(x.mul_scalar(1.702))
 }
 
-/// See [`super::geglu`].
-pub(crate) fn geglu(x: Tensor<3>) -> Tensor<3> {
-    let width = x.dims()[2] / 2;
-    let value = x.clone().narrow(2, 0, width);
-    value * gelu(x.narrow(2, width, width))
-}
-
-/// See [`super::linear`].
+/// See [`super::linear`]. A weight of another type than x is the factor of an adapter, see
+/// [`lean::product`].
 pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, inputs] = x.dims();
     let outputs = weight.dims()[0];
-    let product = x
-        .reshape([batch * tokens, inputs])
-        .matmul(weight.transpose())
-        .reshape([batch, tokens, outputs]);
+    let rows = x.reshape([batch * tokens, inputs]);
+    let product = if weight.dtype() == rows.dtype() {
+        rows.matmul(weight.transpose())
+    } else {
+        lean::product(rows, weight)
+    };
+    let product = product.reshape([batch, tokens, outputs]);
     match bias {
         Some(bias) => product + bias.unsqueeze(),
         None => product,

@@ -63,8 +63,13 @@ fn on_host<const D: usize>(x: &Tensor<D>) -> bool {
     matches!(x.dtype(), DType::F32 | DType::F64) && is_host(&x.device())
 }
 
-/// Whether tensors of this device lie in the memory of the processor.
-pub(crate) fn is_host(device: &Device) -> bool {
+/// Whether a type holds less than single precision.
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// Whether tensors of this device lie in the memory of the processor, where reading them is free.
+pub fn is_host(device: &Device) -> bool {
     matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
 }
 
@@ -96,7 +101,7 @@ pub fn attention(
     causal: Causal,
 ) -> Tensor<4> {
     if !on_host(&q) {
-        return composed::attention(q, k, v, scale, causal);
+        return composed::lean::attention(q, k, v, scale, causal);
     }
     let options = attention::Options { scale, causal };
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
@@ -117,7 +122,7 @@ pub fn group_norm(
     activation: Activation,
 ) -> Tensor<4> {
     if !on_host(&x) {
-        return composed::group_norm(x, affine, groups, eps, activation);
+        return composed::lean::group_norm(x, affine, groups, eps, activation);
     }
     let options = group_norm::Options { groups, eps, activation };
     let [gamma, beta] = affine.map(Tensor::into_dispatch);
@@ -132,7 +137,7 @@ pub fn group_norm(
 /// - `gamma`, `beta`: `[width]`
 pub fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<3> {
     if !on_host(&x) {
-        return composed::layer_norm(x, gamma, beta, eps);
+        return composed::lean::layer_norm(x, gamma, beta, eps);
     }
     let [gamma, beta] = [gamma, beta].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::host_layer_norm(x.into_dispatch(), gamma, beta, eps))
@@ -169,12 +174,16 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// - `x`: `[batch, tokens, 2·width]`; result: `[batch, tokens, width]`
 pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     if !on_host(&x) {
-        return composed::geglu(x);
+        return composed::lean::geglu(x);
     }
     Tensor::from_dispatch(Dispatch::host_geglu(x.into_dispatch()))
 }
 
 /// Affine map of the last axis: x·Wᵀ + b.
+///
+/// Under an x of a half type the weight may be in single precision, as the factors of adapters are:
+/// it is rounded for the product, and its gradient is not. The same holds for the factors of
+/// [`low_rank_linear`] and the weight of [`conv2d`](fn@conv2d).
 ///
 /// # Shapes
 ///
@@ -252,9 +261,12 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Tensor<4> {
+    if !on_host(&x) {
+        return composed::lean::conv2d(x, weight, bias, stride, padding);
+    }
     let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
     // The columns of large images are left to burn.
-    if !on_host(&x) || !(geometry.small() || geometry.in_tiles()) {
+    if !(geometry.small() || geometry.in_tiles()) {
         return composed::conv2d(x, weight, bias, stride, padding);
     }
     let bias = or_nothing(bias, &x).into_dispatch();

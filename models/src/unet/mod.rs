@@ -137,6 +137,35 @@ impl UNet2DConditionModel {
         })
     }
 
+    /// What the innermost block puts out, its mean over all positions: a point of h-space.
+    ///
+    /// # Shapes
+    ///
+    /// - `noisy`, `timesteps`, `context`: as in [`Self::forward`]
+    /// - result: `[batch, channels]`, f32, with the channels of the innermost level
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::forward`].
+    ///
+    /// Source: Kwon, Jeong & Uh 2022, arXiv:2210.10960 (h-space: the bottleneck's activations).
+    pub fn innermost(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: Tensor<1>,
+        context: &Tensor<3>,
+        added: Option<&AddedConditions>,
+    ) -> Result<Tensor<2>, ModelError> {
+        ops::on_threads(&noisy.device(), || {
+            let Entry { map, activated_time, context } =
+                self.entry(noisy, timesteps, context, added)?;
+            let given = Conditions { activated_time: &activated_time, context: &context };
+            let inner = as_type(self.units_down_to_the_middle().forward(map, given), DType::F32);
+            let [batch, channels, height, width] = inner.dims();
+            Ok(inner.reshape([batch, channels, height * width]).mean_dim(2).squeeze_dim(2))
+        })
+    }
+
     /// What comes before the units.
     fn entry(
         &self,
@@ -157,14 +186,20 @@ impl UNet2DConditionModel {
 
     /// The units between entry and head.
     fn units(&self) -> Units<'_> {
+        let mut units = self.units_down_to_the_middle();
+        for block in &self.up_blocks {
+            block.add_to(&mut units);
+        }
+        units
+    }
+
+    /// The units from the entry to the innermost block.
+    fn units_down_to_the_middle(&self) -> Units<'_> {
         let mut units = Units::new();
         for block in &self.down_blocks {
             block.add_to(&mut units);
         }
         self.mid_block.add_to(&mut units);
-        for block in &self.up_blocks {
-            block.add_to(&mut units);
-        }
         units
     }
 

@@ -77,6 +77,8 @@ pub enum CiKind {
     RuleOfThree,
     /// Wilson's score interval of a share.
     Wilson,
+    /// Estimate ± 1.96 standard errors.
+    Normal,
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn record(
         },
         "census": census.map(|census| json!({
             "pictures": census.n_pictures, "forwards": census.forwards,
-            "pairs": census.n_pairs, "detectable_shift": detectable_shift(census.n_pairs),
+            "pairs": census.n_pairs, "min_delta": detectable_shift(census.n_pairs),
         })),
         "forward_secs": timing.forward_secs,
         "step_secs": timing.step_secs,

@@ -1,0 +1,207 @@
+//! `populate census A B C`: several settlements in one table, compared seed by seed.
+
+use std::path::{Path, PathBuf};
+
+use checkpoints::hash::bytes_sha256;
+use checkpoints::run_dir::RunFolder;
+use eval::compare::{Candidate, ComparedState, Comparison, compare};
+use recipes::{CensusSpec, Recipe};
+use serde_json::json;
+use statistics::interval::Estimate;
+
+use super::census::{Counting, count_into};
+use super::{Job, Outcome};
+use crate::args::CensusArguments;
+use crate::error::JobError;
+use crate::stage::{self, Opened};
+
+/// One of the words on the command line: a run, perhaps an earlier checkpoint of it or another dose.
+#[derive(Debug, Clone, PartialEq)]
+struct Item {
+    path: PathBuf,
+    step: Option<u64>,
+    dose: f64,
+}
+
+impl Item {
+    /// `RUN`, `RUN@STEP`, `RUN:DOSE` or `RUN@STEP:DOSE`. A path that exists as it is written is one.
+    fn parse(word: &str) -> Self {
+        let whole = Self { path: PathBuf::from(word), step: None, dose: 1.0 };
+        if whole.path.exists() {
+            return whole;
+        }
+        let (rest, dose) = match word.rsplit_once(':').map(|(rest, dose)| (rest, dose.parse())) {
+            Some((rest, Ok(dose))) => (rest, dose),
+            Some((_, Err(_))) | None => (word, 1.0),
+        };
+        match rest.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
+            Some((path, Ok(step))) => Self { path: PathBuf::from(path), step: Some(step), dose },
+            Some((_, Err(_))) | None => Self { path: PathBuf::from(rest), step: None, dose },
+        }
+    }
+}
+
+/// A settlement whose census is there.
+struct Counted {
+    name: String,
+    folder: PathBuf,
+    dose: f64,
+    spec: CensusSpec,
+}
+
+/// Counts what was not yet, and compares all.
+pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    let mut counted = Vec::new();
+    for word in &arguments.runs {
+        match settle(word, arguments, job)? {
+            Some(one) => counted.push(one),
+            None => {
+                let words: Vec<String> =
+                    arguments.runs.iter().map(|word| stage::shell_word(word)).collect();
+                let go_on = format!("populate census {}", words.join(" "));
+                return Ok(Outcome::Requeue { go_on });
+            }
+        }
+    }
+    let candidates: Vec<Candidate<'_>> = counted
+        .iter()
+        .map(|one| Candidate { name: &one.name, run: &one.folder, dose: one.dose, spec: &one.spec })
+        .collect();
+    let comparison = compare(&candidates)?;
+    let text = comparison.to_json()?;
+    let digits: String = bytes_sha256(text.as_bytes()).chars().take(8).collect();
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| job.place.runs.join(format!("comparison-{digits}")));
+    checkpoints::fs::atomic_write(&out.join("comparison.json"), text.as_bytes())?;
+    let page = report::comparison::page(&comparison);
+    checkpoints::fs::atomic_write(&out.join("index.html"), page.as_bytes())?;
+    let record = json!({ "event": "compared", "out": out, "comparison": comparison });
+    job.give(&table(&comparison, &out), &record);
+    Ok(Outcome::Done)
+}
+
+/// The census of one item, taken where it is not there; nothing if a stop was requested.
+fn settle(
+    word: &str,
+    arguments: &CensusArguments,
+    job: &Job<'_>,
+) -> Result<Option<Counted>, JobError> {
+    let item = Item::parse(word);
+    let run = stage::run_folder(&item.path, &arguments.sets, &job.place.runs)?;
+    let recipe = stage::recipe_of_run(&run)?;
+    let Some(spec) = recipe.census.clone() else {
+        return Err(JobError::Usage {
+            message: format!("recipe `{}` has no section `census`", recipe.name),
+            hint: Some("add one, and train again under its new name".to_owned()),
+        });
+    };
+    if !spec.doses.iter().any(|dose| (dose - item.dose).abs() < 1e-9) {
+        return Err(JobError::Usage {
+            message: format!(
+                "`{word}` asks for dose {}, expected one of {:?}, which its census draws",
+                item.dose, spec.doses
+            ),
+            hint: Some("`census.doses` lists the doses of a recipe".to_owned()),
+        });
+    }
+    let folder = match item.step {
+        Some(step) if step != recipe.fit.steps => {
+            run.path().join("censuses").join(format!("step-{step:08}"))
+        }
+        Some(_) | None => run.path().to_owned(),
+    };
+    if !folder.join("census/census.json").is_file() && !count(&recipe, &run, &item, &folder, job)? {
+        return Ok(None);
+    }
+    Ok(Some(Counted { name: word.to_owned(), folder, dose: item.dose, spec }))
+}
+
+/// Takes one census; false if a stop was requested.
+fn count(
+    recipe: &Recipe,
+    run: &RunFolder,
+    item: &Item,
+    folder: &Path,
+    job: &Job<'_>,
+) -> Result<bool, JobError> {
+    let opened = Opened::of(recipe)?;
+    if opened.fingerprint != run.fingerprint() {
+        return Err(JobError::data(format!(
+            "the base or the pictures of run `{}` are no longer what it was trained on",
+            run.path().display()
+        )));
+    }
+    let device = job.device()?;
+    let counting = Counting { recipe, opened: &opened, run, device: &device, alive: None };
+    count_into(&counting, item.step, folder, job)
+}
+
+/// The table for people: one line per settlement, then who differs from whom.
+fn table(comparison: &Comparison, out: &Path) -> String {
+    let mut lines = vec![format!(
+        "{:<28} {:>16} {:>20} {:>20} {:>20}",
+        "settlement", "unasked of 100", "displaced of 100", "selection, nats", "without identifier"
+    )];
+    lines.extend(comparison.states.iter().map(line));
+    for pair in &comparison.pairs {
+        let apart: Vec<String> = pair
+            .entities
+            .iter()
+            .filter(|entity| entity.delta.ci.is_some_and(|ci| ci[0] > 0.0 || ci[1] < 0.0))
+            .map(|entity| format!("{} {:+.1}", entity.id, 100.0 * entity.delta.value))
+            .collect();
+        let apart = if apart.is_empty() {
+            "no entity differs demonstrably".to_owned()
+        } else {
+            apart.join(", ")
+        };
+        lines.push(format!(
+            "{} → {}: total variation {:.1} of 100 (floor {:.1}, p {:.3}); {apart}",
+            pair.from,
+            pair.to,
+            100.0 * pair.tv.value,
+            100.0 * pair.tv_floor,
+            pair.tv_p
+        ));
+    }
+    lines.push(format!("comparison: {}", out.join("index.html").display()));
+    lines.join("\n")
+}
+
+fn line(state: &ComparedState) -> String {
+    let share =
+        |estimate: Option<Estimate>| estimate.map_or("–".to_owned(), |e| figure(e, 100.0, 1));
+    format!(
+        "{:<28} {:>16} {:>20} {:>20} {:>20}",
+        state.name,
+        share(state.new_share),
+        figure(state.displaced, 100.0, 1),
+        figure(state.selection, 1.0, 3),
+        share(state.leak)
+    )
+}
+
+fn figure(estimate: Estimate, scale: f64, digits: usize) -> String {
+    let value = format!("{:.digits$}", scale * estimate.value);
+    estimate.ci.map_or(value.clone(), |[low, high]| {
+        format!("{value} [{:.digits$}, {:.digits$}]", scale * low, scale * high)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_names_a_run_a_step_and_a_dose() {
+        let item = |path: &str, step, dose| Item { path: PathBuf::from(path), step, dose };
+        assert_eq!(Item::parse("runs/a"), item("runs/a", None, 1.0));
+        assert_eq!(Item::parse("runs/a@200"), item("runs/a", Some(200), 1.0));
+        assert_eq!(Item::parse("runs/a:0.5"), item("runs/a", None, 0.5));
+        assert_eq!(Item::parse("runs/a@200:0.5"), item("runs/a", Some(200), 0.5));
+        assert_eq!(Item::parse("c:/runs/a"), item("c:/runs/a", None, 1.0));
+        assert_eq!(Item::parse("runs/a@b"), item("runs/a@b", None, 1.0));
+    }
+}

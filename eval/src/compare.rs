@@ -1,0 +1,340 @@
+//! Compares several settlements on the same noise: adapters, checkpoints or doses of one base, each with
+//! its own census. Nothing is drawn; what the censuses committed is read.
+
+use crate::catalogue;
+use crate::census::{CensusInput, Measured, facet_record, reduce};
+use crate::error::EvalError;
+use crate::json::{CensusReport, sorted};
+use crate::manifest::CensusManifest;
+use crate::record::{EntityRecord, Refusal, SettlementsRecord};
+use crate::rows::{Model, Row, Rows};
+use crate::thesaurus::{Entity, Node, Thesaurus};
+use recipes::CensusSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use statistics::interval::{CiKind, Estimate};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The schema that `comparison.json` names.
+pub const SCHEMA: &str = "populate/comparison/1";
+/// Bootstrap replicates and sign flips of every comparison.
+const BOOTSTRAP: u32 = 2000;
+const FLIPS: u32 = 1999;
+
+/// One settlement to be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What to call it.
+    pub name: &'a str,
+    /// Folder that holds its `census`.
+    pub run: &'a Path,
+    /// Multiplier of the adapter; its census must have drawn it.
+    pub dose: f64,
+    /// What was counted.
+    pub spec: &'a CensusSpec,
+}
+
+/// Several settlements in one table, and what differs from each to the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// Always `populate/comparison/1`.
+    pub schema: String,
+    /// Facet that is compared.
+    pub facet: String,
+    /// One entry per settlement, in the order given.
+    pub states: Vec<ComparedState>,
+    /// Every pair of settlements, on the seeds that both drew.
+    pub pairs: Vec<ComparedPair>,
+    /// The settlements as successive states of one model: base, first, second …
+    pub settlements: Option<SettlementsRecord>,
+    /// Figures that were not given, and why.
+    pub refused: Vec<Refusal>,
+}
+
+/// One settlement against the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComparedState {
+    /// Its name.
+    pub name: String,
+    /// What was settled.
+    pub concept: String,
+    /// Multiplier of the adapter.
+    pub dose: f64,
+    /// Unasked pairs.
+    pub pairs: u64,
+    /// Unasked share of the concept.
+    pub new_share: Option<Estimate>,
+    /// Share that the entities already there lost.
+    pub displaced: Estimate,
+    /// Dilution in nats.
+    pub dilution: Estimate,
+    /// Selection in nats.
+    pub selection: Estimate,
+    /// Total variation to the base.
+    pub tv: Estimate,
+    /// The concept's share in prompts without the identifier.
+    pub leak: Option<Estimate>,
+    /// Fabric kept.
+    pub fabric_ratio: Option<Estimate>,
+    /// Every entity against the base.
+    pub entities: Vec<EntityRecord>,
+}
+
+/// Two settlements against each other, seed by seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComparedPair {
+    /// Name of the one.
+    pub from: String,
+    /// Name of the other.
+    pub to: String,
+    /// Pairs of pictures.
+    pub pairs: u64,
+    /// Total variation between both.
+    pub tv: Estimate,
+    /// Mean total variation when pairs are exchanged at random.
+    pub tv_floor: f64,
+    /// Probability of one as large if both were alike.
+    pub tv_p: f64,
+    /// Change of each entity's share from one to the other.
+    pub entities: Vec<ComparedEntity>,
+}
+
+/// One entity in two settlements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComparedEntity {
+    /// Entity.
+    pub id: String,
+    /// Share in `to` − share in `from`, with a simultaneous interval.
+    pub delta: Estimate,
+    /// Exact `McNemar` test, mid-p.
+    pub mid_p: f64,
+    /// Benjamini–Hochberg q over the entities.
+    pub q: f64,
+}
+
+impl Comparison {
+    /// The bytes of `comparison.json`: sorted keys, shortest floats that read back equal.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Json`] if a value cannot be written; none of ours can be so.
+    pub fn to_json(&self) -> Result<String, EvalError> {
+        let mut text = serde_json::to_string_pretty(&sorted(serde_json::to_value(self)?))?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// What a census left, with the dose in question taken for the whole.
+struct Opened {
+    name: String,
+    dose: f64,
+    input: CensusInput,
+    report: CensusReport,
+    manifest: CensusManifest,
+}
+
+/// Compares settlements that were counted with one base, thesaurus, panel and noise.
+///
+/// # Errors
+///
+/// A census that is absent, damaged or of another version; [`EvalError::Unpaired`] if two of them
+/// cannot be compared picture by picture, or a dose was not drawn.
+pub fn compare(candidates: &[Candidate<'_>]) -> Result<Comparison, EvalError> {
+    let opened = candidates.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let Some((first, others)) = opened.split_first() else {
+        return Err(EvalError::Unpaired("nothing to compare".to_owned()));
+    };
+    for other in others {
+        check_alike(first, other)?;
+    }
+    let facet = first.input.concept.facet.clone();
+    let states = opened.iter().map(state).collect::<Result<Vec<_>, _>>()?;
+    let mut pairs = Vec::new();
+    for (i, from) in opened.iter().enumerate() {
+        for to in &opened[i + 1..] {
+            pairs.push(pair(from, to)?);
+        }
+    }
+    Ok(Comparison {
+        schema: SCHEMA.to_owned(),
+        facet,
+        states,
+        pairs,
+        settlements: None,
+        refused: Vec::new(),
+    })
+}
+
+fn open(candidate: &Candidate<'_>) -> Result<Opened, EvalError> {
+    let dir = candidate.run.join("census");
+    let text = checkpoints::fs::read(&dir.join("census.json"))?;
+    let report = CensusReport::from_json(&String::from_utf8_lossy(&text))?;
+    let manifest = CensusManifest::read(&dir.join("manifest.json"))?;
+    let rows =
+        Rows::from_csv(&String::from_utf8_lossy(&checkpoints::fs::read(&dir.join("rows.csv"))?))?;
+    let mut input = CensusInput {
+        tool: report.tool.clone(),
+        budget: report.budget.clone(),
+        manifest_sha256: report.manifest_sha256.clone(),
+        thesaurus: catalogue::thesaurus(&candidate.spec.thesaurus)?,
+        panel: catalogue::panel(&candidate.spec.panel)?,
+        concept: report.concept.clone(),
+        detector: report.leak.detector,
+        confusions: Vec::new(),
+        seed: candidate.spec.seed,
+        bootstrap: BOOTSTRAP,
+        flips: FLIPS,
+        limits: Vec::new(),
+        refused: Vec::new(),
+        warnings: Vec::new(),
+        person: Vec::new(),
+        measured: Measured::default(),
+        widening: 1.0,
+        rows,
+    };
+    input.rows.rows = at_dose(std::mem::take(&mut input.rows.rows), candidate.dose);
+    if !input.rows.rows.iter().any(|row| row.model == Model::Adapted) {
+        return Err(EvalError::Unpaired(format!(
+            "the census of `{}` drew nothing at dose {}",
+            candidate.name, candidate.dose
+        )));
+    }
+    Ok(Opened { name: candidate.name.to_owned(), dose: candidate.dose, input, report, manifest })
+}
+
+/// The base's rows, and those of the adapted model at `dose` as if it were the whole.
+fn at_dose(rows: Vec<Row>, dose: f64) -> Vec<Row> {
+    let wanted = |row: &Row| match row.model {
+        Model::Base => true,
+        Model::Adapted => (row.dose - dose).abs() < 1e-9,
+        Model::Placebo(_) => false,
+    };
+    let whole = |row: Row| {
+        let dose = if row.model == Model::Adapted { 1.0 } else { 0.0 };
+        Row { dose, ..row }
+    };
+    rows.into_iter().filter(wanted).map(whole).collect()
+}
+
+/// Whether two censuses asked the same of the same base on the same noise.
+fn check_alike(a: &Opened, b: &Opened) -> Result<(), EvalError> {
+    let differs = |what: &str| {
+        Err(EvalError::Unpaired(format!(
+            "`{}` and `{}` were not counted alike: they differ in {what}",
+            a.name, b.name
+        )))
+    };
+    for what in ["base", "evaluator", "panel", "thesaurus"] {
+        if a.manifest.hashes.get(what) != b.manifest.hashes.get(what) {
+            return differs(what);
+        }
+    }
+    for what in ["sampler", "guidance_scale", "guidance_rescale", "seed"] {
+        if a.manifest.census.get(what) != b.manifest.census.get(what) {
+            return differs(&format!("`census.{what}`"));
+        }
+    }
+    if a.input.concept.facet != b.input.concept.facet {
+        return differs("the facet of the concept");
+    }
+    let pixels = |opened: &Opened| -> BTreeMap<(String, u32), String> {
+        let base = opened.input.rows.rows.iter().filter(|row| row.model == Model::Base);
+        base.map(|row| ((row.prompt.clone(), row.seed_idx), row.pixels.clone())).collect()
+    };
+    let others = pixels(b);
+    let differing =
+        pixels(a).iter().filter(|(key, hash)| others.get(key).is_some_and(|o| o != *hash)).count();
+    if differing > 0 {
+        return differs(&format!("{differing} pictures of the base on the same seeds"));
+    }
+    Ok(())
+}
+
+fn state(opened: &Opened) -> Result<ComparedState, EvalError> {
+    let report = reduce(&opened.input)?;
+    let level = |id: &str| report.leak.levels.iter().find(|l| l.level == id).map(|l| l.after);
+    let home = report.facets.iter().find(|facet| facet.id == opened.input.concept.facet);
+    let Some(home) = home else {
+        return Err(EvalError::Unpaired("the facet of the concept was not counted".to_owned()));
+    };
+    let whole = (opened.dose - 1.0).abs() < 1e-9;
+    let fabric = opened.report.fabric.as_ref().filter(|_| whole);
+    Ok(ComparedState {
+        name: opened.name.clone(),
+        concept: opened.input.concept.name.clone(),
+        dose: opened.dose,
+        pairs: report.counts.headline_pairs,
+        new_share: level("unasked"),
+        displaced: home.displaced,
+        dilution: home.dilution,
+        selection: home.selection,
+        tv: home.tv,
+        leak: level("plain"),
+        fabric_ratio: fabric.and_then(|fabric| fabric.tree.ratio),
+        entities: home.entities.clone(),
+    })
+}
+
+/// The one settlement as if it were the base of the other.
+fn pair(from: &Opened, to: &Opened) -> Result<ComparedPair, EvalError> {
+    let settled = |opened: &Opened, model: Model| -> Vec<Row> {
+        let adapted = opened.input.rows.rows.iter().filter(|row| row.model == Model::Adapted);
+        adapted.map(|row| Row { model, ..row.clone() }).collect()
+    };
+    let (mut rows, after) = (settled(from, Model::Base), settled(to, Model::Adapted));
+    let key = |row: &Row| (row.stratum, row.prompt.clone(), row.seed_idx);
+    let shared: std::collections::BTreeSet<_> = after.iter().map(key).collect();
+    rows.retain(|row| shared.contains(&key(row)));
+    let drawn: std::collections::BTreeSet<_> = rows.iter().map(key).collect();
+    rows.extend(after.into_iter().filter(|row| drawn.contains(&key(row))));
+    let input = CensusInput {
+        thesaurus: with_concept(&to.input.thesaurus, from),
+        rows: Rows { rows, ..to.input.rows.clone() },
+        ..to.input.clone()
+    };
+    let facet = facet_record(&input, &to.input.concept.facet)?;
+    let entity = |entity: &EntityRecord| ComparedEntity {
+        id: entity.id.clone(),
+        delta: Estimate::with(entity.delta, entity.ci, CiKind::MaxT),
+        mid_p: entity.mid_p,
+        q: entity.q,
+    };
+    Ok(ComparedPair {
+        from: from.name.clone(),
+        to: to.name.clone(),
+        pairs: facet.entities.iter().map(|entity| entity.n_b).sum(),
+        tv: facet.tv,
+        tv_floor: facet.tv_floor,
+        tv_p: facet.tv_p,
+        entities: facet.entities.iter().map(entity).collect(),
+    })
+}
+
+/// The thesaurus with another settlement's concept as one of the entities already there.
+fn with_concept(thesaurus: &Thesaurus, other: &Opened) -> Thesaurus {
+    let concept = &other.input.concept;
+    let mut thesaurus = thesaurus.clone();
+    if thesaurus.entity(&concept.id).is_none() {
+        thesaurus.entities.push(Entity {
+            id: concept.id.clone(),
+            facet: concept.facet.clone(),
+            node: Node::Counted,
+            broader: concept.class.clone(),
+            related: Vec::new(),
+            motif: false,
+            ask: None,
+            prior: None,
+            label: BTreeMap::from([("en".to_owned(), concept.name.clone())]),
+            synonyms: BTreeMap::new(),
+            notation: None,
+            source: None,
+        });
+    }
+    thesaurus
+}
