@@ -52,9 +52,18 @@ gpu:
 check-cuda:
     cargo check --release --workspace --all-targets --features cli/cuda,acceptance/cuda,cli/download
 
-# Writes the JSON Schema of recipes that editors read.
+# Every known answer as a distribution over 200 seeds, so that a lucky seed hides nothing; the better part of an hour.
+known-answers:
+    cargo run --release --bin populate -- census --kat all --seeds 200
+
+# Known answers beside scipy, statsmodels and scikit-bio; needs the packages of scripts/golden/census/requirements.txt.
+cross-check:
+    cargo run --release --bin populate -- census --kat all --json | "${PYTHON:-python3}" scripts/census_xcheck.py
+
+# Writes the JSON Schemas of recipes, which editors read, and of census.json.
 schema:
     cargo run --release --bin populate -- schema recipe > recipes/schema.json
+    cargo run --release --bin populate -- schema census > eval/schema.json
 
 # populate beside diffusers and PEFT, by turns; makes a Python environment in .peer the first time.
 bench:

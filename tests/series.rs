@@ -57,6 +57,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
+#[expect(clippy::cognitive_complexity, reason = "one story, told in its order")]
 fn a_series_file_becomes_pictures_a_record_and_contact_sheets() {
     let world = World::new();
     world.write("tiny.yaml", FILE);

@@ -424,6 +424,7 @@ mod tests {
     use statistics::number::real_u64;
 
     /// χ² = dᵀV⁻¹d with only the last category dropped, whether or not anybody bears the others.
+    #[expect(clippy::unnecessary_wraps, reason = "it stands in for the instrument")]
     fn stuart_maxwell_of_all(table: &[Vec<u64>]) -> Option<MarginalTest> {
         let df = table.len() - 1;
         let row = |i: usize| real_u64(table[i].iter().sum::<u64>());

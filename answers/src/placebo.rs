@@ -159,7 +159,9 @@ mod tests {
             let size = norm(&mirror).copysign(mirror[k]);
             mirror[k] += size;
             let size = norm(&mirror);
-            mirror.iter_mut().for_each(|value| *value /= size);
+            for value in &mut mirror {
+                *value /= size;
+            }
             for column in &mut work[k..] {
                 reflect(&mirror, column);
             }

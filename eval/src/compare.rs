@@ -2,17 +2,21 @@
 //! its own census. Nothing is drawn; what the censuses committed is read.
 
 use crate::catalogue;
+use crate::census::categories::Categories;
 use crate::census::{CensusInput, Measured, facet_record, reduce};
 use crate::error::EvalError;
 use crate::json::{CensusReport, sorted};
 use crate::manifest::CensusManifest;
 use crate::record::{EntityRecord, Refusal, SettlementsRecord};
 use crate::rows::{Model, Row, Rows};
-use crate::thesaurus::{Entity, Node, Thesaurus};
+use crate::settlements::{SettlementsInput, settlements};
+use crate::thesaurus::{BLOCKED, Entity, NONE, Node, Thesaurus};
 use recipes::CensusSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use statistics::interval::{CiKind, Estimate};
+use serde_json::Value;
+use statistics::interval::{CiKind, Estimate, Resampler};
+use statistics::mobility::Places;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -130,6 +134,12 @@ impl Comparison {
     }
 }
 
+/// The JSON Schema (draft-07) of `comparison.json`.
+pub fn json_schema() -> Value {
+    let generator = schemars::generate::SchemaSettings::draft07().into_generator();
+    sorted(generator.into_root_schema_for::<Comparison>().to_value())
+}
+
 /// What a census left, with the dose in question taken for the whole.
 struct Opened {
     name: String,
@@ -161,14 +171,94 @@ pub fn compare(candidates: &[Candidate<'_>]) -> Result<Comparison, EvalError> {
             pairs.push(pair(from, to)?);
         }
     }
-    Ok(Comparison {
-        schema: SCHEMA.to_owned(),
-        facet,
-        states,
-        pairs,
-        settlements: None,
-        refused: Vec::new(),
-    })
+    let (settlements, refused) = match successive(&opened)? {
+        Ok(record) => (Some(record), Vec::new()),
+        Err(reason) => (None, vec![Refusal { what: "settlements".to_owned(), reason }]),
+    };
+    Ok(Comparison { schema: SCHEMA.to_owned(), facet, states, pairs, settlements, refused })
+}
+
+/// The settlements in the order given, as successive states of the base on the seeds that all drew.
+fn successive(opened: &[Opened]) -> Result<Result<SettlementsRecord, String>, EvalError> {
+    let Some(last) = opened.last() else { return Ok(Err("nothing to compare".to_owned())) };
+    let thesaurus = opened.iter().fold(last.input.thesaurus.clone(), |all, other| {
+        if other.input.concept.id == last.input.concept.id {
+            all
+        } else {
+            with_concept(&all, other)
+        }
+    });
+    let input = CensusInput { thesaurus, ..last.input.clone() };
+    let categories = Categories::of_concept(&input)?;
+    let (mut lengths, mut weights) = (Vec::new(), Vec::new());
+    let mut states = vec![Vec::new(); opened.len() + 1];
+    for prompt in input.panel.prompts().filter(|prompt| prompt.stratum.is_headline()) {
+        let of = |opened: &Opened, model: Model| -> Result<BTreeMap<u32, u16>, EvalError> {
+            let rows = opened.input.rows.rows.iter();
+            rows.filter(|row| row.model == model && row.prompt == prompt.id)
+                .map(|row| Ok((row.seed_idx, categories.of(row)?)))
+                .collect()
+        };
+        let mut drawn = vec![of(last, Model::Base)?];
+        for one in opened {
+            drawn.push(of(one, Model::Adapted)?);
+        }
+        let in_all = |seed: &&u32| drawn.iter().all(|labels| labels.contains_key(seed));
+        let seeds: Vec<u32> = drawn[0].keys().filter(in_all).copied().collect();
+        if seeds.is_empty() {
+            continue;
+        }
+        for (state, labels) in states.iter_mut().zip(&drawn) {
+            state.extend(seeds.iter().filter_map(|seed| labels.get(seed)));
+        }
+        lengths.push(seeds.len());
+        weights.push(input.panel.weight(&prompt.id));
+    }
+    let total: f64 = weights.iter().sum();
+    let weights = weights.into_iter().map(|weight| weight / total.max(f64::MIN_POSITIVE));
+    let places = Places { lengths, weights: weights.collect(), states };
+    Ok(of_places(opened, &input, &categories, &places))
+}
+
+/// Reduces successive states to their record.
+fn of_places(
+    opened: &[Opened],
+    input: &CensusInput,
+    categories: &Categories,
+    places: &Places,
+) -> Result<SettlementsRecord, String> {
+    let names: Vec<String> = std::iter::once("base".to_owned())
+        .chain(opened.iter().map(|one| one.name.clone()))
+        .collect();
+    let position = |id: &str| {
+        let place = categories.names.iter().position(|name| name == id);
+        place.and_then(|place| u16::try_from(place).ok())
+    };
+    let concepts: Vec<Option<u16>> =
+        opened.iter().map(|one| position(&one.input.concept.id)).collect();
+    let bodies: Vec<bool> =
+        categories.names.iter().map(|name| !matches!(name.as_str(), NONE | BLOCKED)).collect();
+    let answers = |id: &String| {
+        let home = opened.last()?.report.facets.iter().find(|f| f.id == input.concept.facet)?;
+        let entity = home.entities.iter().find(|entity| entity.id == *id)?;
+        let before = entity.obedience_b.filter(|before| *before > 0.0)?;
+        Some(entity.obedience_a? / before)
+    };
+    let addressability: Vec<Option<f64>> = categories.names.iter().map(answers).collect();
+    settlements(
+        &SettlementsInput {
+            facet: &input.concept.facet,
+            states: &names,
+            categories: &categories.names,
+            bodies: &bodies,
+            places,
+            concepts: &concepts,
+            placebos: &[],
+            reversed: None,
+            addressability: &addressability,
+        },
+        Resampler { seed: input.seed, draws: BOOTSTRAP },
+    )
 }
 
 fn open(candidate: &Candidate<'_>) -> Result<Opened, EvalError> {

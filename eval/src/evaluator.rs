@@ -220,7 +220,7 @@ fn mean_direction(vectors: &[Vec<f32>]) -> Vec<f32> {
 }
 
 /// The picture at the side that the evaluator looks at.
-fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
+pub(crate) fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
     if picture.dimensions() == (side, side) {
         picture.clone()
     } else {

@@ -3,6 +3,7 @@
 
 use crate::error::EvalError;
 use crate::gate::GateRecord;
+use crate::modes::ModesRecord;
 use crate::record::{
     AgreementRecord, Atlas, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, DoseRecord,
     FabricRecord, FacetRecord, LabelsRecord, LeakRecord, LikelihoodRecord, MapPoint, Nulls,
@@ -68,6 +69,8 @@ pub struct CensusReport {
     pub places: Option<PlacesRecord>,
     /// The census-taker's sheet.
     pub labels: Option<LabelsRecord>,
+    /// What arrived and departed without a thesaurus.
+    pub modes: Option<ModesRecord>,
     /// A second evaluator's opinion.
     pub agreement: Option<AgreementRecord>,
     /// The recipe's limits.
@@ -152,6 +155,16 @@ mod tests {
         assert!(text.contains("\"likelihood\": null"));
         let other = text.replace("populate/census/1", "populate/census/2");
         assert!(matches!(CensusReport::from_json(&other), Err(EvalError::Schema { .. })));
+    }
+
+    #[test]
+    fn the_committed_schema_is_the_derived_one() {
+        let derived = format!("{:#}\n", json_schema());
+        let committed = include_str!("../schema.json");
+        assert!(
+            derived == committed,
+            "eval/schema.json is old: write it anew with `populate schema census > eval/schema.json`"
+        );
     }
 
     #[test]

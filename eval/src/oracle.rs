@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Seed of the bank; no training and no verified picture uses it.
 const SEED: u64 = 5_550_123;
 /// Rendered pictures in the bank.
-const BANK: u64 = 12_000;
+pub(crate) const BANK: u64 = 12_000;
 /// Neighbors that vote.
 const NEIGHBORS: usize = 5;
 /// Parts per side of a picture.
@@ -29,10 +29,10 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// Renders the bank at the side of the base's pictures.
-    pub(crate) fn postcards(side_px: u32) -> Self {
-        let factors: Vec<Factors> = (0..BANK).map(|picture| even(SEED, picture)).collect();
-        let described: Vec<Vec<f32>> = (0..BANK)
+    /// Renders a bank of `n` pictures, usually [`BANK`], at the side of the base's pictures.
+    pub(crate) fn postcards(side_px: u32, n: u64) -> Self {
+        let factors: Vec<Factors> = (0..n).map(|picture| even(SEED, picture)).collect();
+        let described: Vec<Vec<f32>> = (0..n)
             .into_par_iter()
             .map(|i| {
                 let scene = postcards::scene_with(even(SEED, i), SEED, i);
@@ -125,8 +125,8 @@ mod tests {
     /// Held-out renders, each named in every facet.
     #[test]
     fn the_oracle_names_renders_that_it_has_not_seen() {
-        let oracle = Oracle::postcards(64);
-        let n = 200;
+        let oracle = Oracle::postcards(64, 3000);
+        let n = 100;
         let truths: Vec<Factors> = (0..n).map(|i| even(91, i)).collect();
         let pictures: Vec<RgbImage> = truths
             .iter()

@@ -3,6 +3,7 @@
 
 use crate::catalogue;
 use crate::error::EvalError;
+use crate::extent::Extent;
 use crate::panel::{Panel, Prompt, Stratum};
 use crate::record::{ConceptRecord, Refusal};
 use crate::rows::Model;
@@ -116,12 +117,14 @@ impl CensusPlan {
         Ok(Self { thesaurus, panel, concept, drawings })
     }
 
-    /// Forward passes of the denoiser, one per picture, step and guidance branch, without those of
-    /// the detector's own base pictures.
+    /// Forward passes of the denoiser, one per picture, step and guidance branch, and those of all
+    /// instruments; without those of the detector's own base pictures.
     pub fn forwards(&self, spec: &CensusSpec) -> u64 {
         let per_picture = |prompt: &Prompt| if guided(spec.guidance_scale, prompt) { 2 } else { 1 };
         let pictures = self.drawings.iter().map(|d| u64::from(d.seeds) * per_picture(&d.prompt));
+        let n_entities = self.thesaurus.counted(&self.concept.facet).count();
         pictures.sum::<u64>() * u64::from(spec.sampler.steps)
+            + Extent::of(spec).forwards(spec, n_entities)
     }
 
     /// Strata of which the budget does not ask every prompt.

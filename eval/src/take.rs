@@ -41,6 +41,8 @@ const FLIPS: u32 = 1999;
 /// Pictures are kept of this many seeds per prompt, by the side of the picture.
 const KEPT_SMALL: u32 = 512;
 const KEPT_LARGE: u32 = 64;
+/// Pictures of an open scene that are kept as a series.
+const SERIES_PICTURES: u32 = 12;
 const LARGE_PX: usize = 128;
 
 /// What settled the concept.
@@ -135,14 +137,13 @@ pub fn census(
     };
     let plan = CensusPlan::new(job.spec, job.source, job.dataset, divisible)?;
     let manifest = CensusManifest::new(job, &plan)?;
-    let mut taker = match Taker::new(job, &plan, &manifest, watch) {
-        Err(EvalError::Stopped) => {
-            return Ok(Counted::Interrupted { pictures: 0, of: plan.pictures() });
-        }
-        other => other?,
-    };
+    let mut taker = Taker::new(job, &plan, &manifest)?;
     if !taker.take_up(&manifest)? {
-        match taker.draw_all(watch).and_then(|()| taker.measure(watch)) {
+        let taken = taker
+            .fit_detector(watch)
+            .and_then(|()| taker.draw_all(watch))
+            .and_then(|()| taker.measure(watch));
+        match taken {
             Err(EvalError::Stopped) => {
                 return Ok(Counted::Interrupted { pictures: taker.drawn, of: plan.pictures() });
             }
@@ -190,14 +191,13 @@ impl<'a> Taker<'a> {
         job: &'a CensusJob<'a>,
         plan: &'a CensusPlan,
         manifest: &CensusManifest,
-        watch: &Watch<'_, CensusEvent>,
     ) -> Result<Self, EvalError> {
         let mut words = Words::new(job.evaluator, &plan.thesaurus)?;
         let verified =
             world::verified(job.world, &plan.thesaurus, &words, job.base, job.evaluator)?;
         let temperature = words.fit_none(&verified);
         let digits: String = manifest.identity_sha256.chars().take(16).collect();
-        let mut taker = Self {
+        Ok(Self {
             sampling: Sampling::new(job.spec, job.base)?,
             confusions: world::confusions(&plan.thesaurus, &words, &verified),
             temperature,
@@ -219,9 +219,7 @@ impl<'a> Taker<'a> {
             words,
             job,
             plan,
-        };
-        taker.fit_detector(watch)?;
-        Ok(taker)
+        })
     }
 
     /// Takes the rows and figures of a finished census of the same identity, whose labels of a person

@@ -11,7 +11,7 @@ pub(crate) struct CensusArguments {
     /// yet, and all are compared on the same noise. RUN@STEP is an earlier checkpoint, RUN:DOSE another
     /// dose that its census drew.
     #[arg(value_name = "RUN", required_unless_present = "kat")]
-    pub(crate) runs: Vec<String>,
+    pub(crate) items: Vec<String>,
     /// Replace one value of the recipe, if one is given.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
@@ -19,7 +19,7 @@ pub(crate) struct CensusArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Compute a known answer instead of a census: its name, `list` or `all`.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["runs", "sets", "out"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["items", "sets", "out"])]
     pub(crate) kat: Option<String>,
     /// Seed of the known answer's draws.
     #[arg(long, value_name = "N", requires = "kat", default_value_t = 1)]

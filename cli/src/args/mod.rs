@@ -223,6 +223,10 @@ pub(crate) enum SchemaOf {
     Recipe,
     /// `census.json`.
     Census,
+    /// `comparison.json`.
+    Comparison,
+    /// Files of series, for editors.
+    Series,
 }
 
 /// Which shell to complete in.

@@ -50,7 +50,7 @@ pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outc
     if let Some(name) = &arguments.kat {
         return kat::execute(name, arguments, job);
     }
-    let [word] = arguments.runs.as_slice() else { return compare::execute(arguments, job) };
+    let [word] = arguments.items.as_slice() else { return compare::execute(arguments, job) };
     let path = Path::new(word);
     if !path.exists() && (word.contains('@') || word.contains(':')) {
         return compare::execute(arguments, job);

@@ -52,16 +52,13 @@ struct Counted {
 /// Counts what was not yet, and compares all.
 pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
     let mut counted = Vec::new();
-    for word in &arguments.runs {
-        match settle(word, arguments, job)? {
-            Some(one) => counted.push(one),
-            None => {
-                let words: Vec<String> =
-                    arguments.runs.iter().map(|word| stage::shell_word(word)).collect();
-                let go_on = format!("populate census {}", words.join(" "));
-                return Ok(Outcome::Requeue { go_on });
-            }
-        }
+    for word in &arguments.items {
+        let Some(one) = settle(word, arguments, job)? else {
+            let words: Vec<String> =
+                arguments.items.iter().map(|word| stage::shell_word(word)).collect();
+            return Ok(Outcome::Requeue { go_on: format!("populate census {}", words.join(" ")) });
+        };
+        counted.push(one);
     }
     let candidates: Vec<Candidate<'_>> = counted
         .iter()

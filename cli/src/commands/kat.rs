@@ -119,9 +119,9 @@ fn give_answer(answer: &Answer, job: &Job<'_>) {
         job.terminal.print(&event("known_answer", answer.to_json()).to_string());
         return;
     }
-    job.terminal.print_line(&headline(answer.name, answer.holds(), ""));
+    job.terminal.print_line(&headline(answer.name, answer.holds().into(), ""));
     for check in &answer.checks {
-        job.terminal.print_line(&line(check.holds(), &check_text(check)));
+        job.terminal.print_line(&line(check.holds().into(), &check_text(check)));
     }
     job.terminal.print(&format!("  inputs: {}", inputs_text(&answer.inputs)));
 }
@@ -132,9 +132,9 @@ fn give_distribution(found: &Distribution, job: &Job<'_>) {
         return;
     }
     let note = format!(", {} seeds", found.seeds);
-    job.terminal.print_line(&headline(found.name, found.holds(), &note));
+    job.terminal.print_line(&headline(found.name, found.holds().into(), &note));
     for spread in &found.spreads {
-        job.terminal.print_line(&line(spread.holds(), &spread_text(spread)));
+        job.terminal.print_line(&line(spread.holds().into(), &spread_text(spread)));
     }
 }
 
@@ -146,9 +146,24 @@ fn event(kind: &str, mut record: Value) -> Value {
     record
 }
 
-fn headline(name: &str, holds: bool, note: &str) -> Line {
-    let (paint, verdict) =
-        if holds { (Paint::Good, "holds") } else { (Paint::Error, "does not hold") };
+/// Whether an answer, or one of its checks, holds.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Holds,
+    Fails,
+}
+
+impl From<bool> for Verdict {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Holds } else { Self::Fails }
+    }
+}
+
+fn headline(name: &str, verdict: Verdict, note: &str) -> Line {
+    let (paint, verdict) = match verdict {
+        Verdict::Holds => (Paint::Good, "holds"),
+        Verdict::Fails => (Paint::Error, "does not hold"),
+    };
     vec![
         (Paint::Strong, name.to_owned()),
         (Paint::Plain, format!("{note}: ")),
@@ -156,8 +171,11 @@ fn headline(name: &str, holds: bool, note: &str) -> Line {
     ]
 }
 
-fn line(holds: bool, text: &str) -> Line {
-    let (paint, word) = if holds { (Paint::Good, "ok") } else { (Paint::Error, "fail") };
+fn line(verdict: Verdict, text: &str) -> Line {
+    let (paint, word) = match verdict {
+        Verdict::Holds => (Paint::Good, "ok"),
+        Verdict::Fails => (Paint::Error, "fail"),
+    };
     vec![(paint, format!("  {word:<5}")), (Paint::Plain, text.to_owned())]
 }
 

@@ -16,6 +16,7 @@ use crate::detector::Detector;
 use crate::error::EvalError;
 use crate::gate::{GateRecord, Limit};
 use crate::json::{self, CensusReport};
+use crate::modes::ModesRecord;
 use crate::panel::{Panel, Stratum};
 use crate::record::{
     AgreementRecord, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, FabricRecord,
@@ -94,6 +95,8 @@ pub struct Measured {
     pub copies: Option<CopiesRecord>,
     /// Information maps.
     pub pixels: Option<PixelRecord>,
+    /// What arrived and departed without a thesaurus.
+    pub modes: Option<ModesRecord>,
     /// A second evaluator's opinion.
     pub agreement: Option<AgreementRecord>,
 }
@@ -110,18 +113,20 @@ impl Measured {
             typicality: report.typicality.clone(),
             copies: report.copies.clone(),
             pixels: report.pixels.clone(),
+            modes: report.modes.clone(),
             agreement: report.agreement.clone(),
         }
     }
 
     /// The name of each figure, and whether it is there.
-    fn names(&self) -> [(&'static str, bool); 9] {
+    fn names(&self) -> [(&'static str, bool); 10] {
         [
             ("agreement", self.agreement.is_some()),
             ("copies", self.copies.is_some()),
             ("directions", self.directions.is_some()),
             ("fabric", self.fabric.is_some()),
             ("likelihood", self.likelihood.is_some()),
+            ("modes", self.modes.is_some()),
             ("path", self.path.is_some()),
             ("pixels", self.pixels.is_some()),
             ("series", self.series.is_some()),
@@ -190,6 +195,7 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
         map: map::points(input, &pictures)?,
         places: Some(places::places(input, &pictures, &headline)),
         labels: labels::labels(input, &headline)?,
+        modes: input.measured.modes.clone(),
         agreement: input.measured.agreement.clone(),
         refused,
         warnings,

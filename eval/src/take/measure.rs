@@ -6,6 +6,7 @@ mod maps;
 mod nats;
 mod pictures;
 mod trajectories;
+mod worlds;
 
 use super::{CensusEvent, Change, Seen, Taker};
 use crate::error::EvalError;
@@ -36,6 +37,14 @@ impl Taker<'_> {
         watch.tell(&CensusEvent::Measuring { what: "directions" });
         self.measured.directions =
             self.figure("directions", |taker| taker.directions(extent, watch))?;
+        self.measured.series = self.figure("series", |taker| taker.series())?;
+        self.measured.modes = self.figure("modes", |taker| {
+            Ok(if extent.directions == 0 {
+                Err("the budget does not measure it".to_owned())
+            } else {
+                taker.modes()
+            })
+        })?;
         self.measured.agreement = self.figure("agreement", |taker| taker.agreement(extent))?;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Draws shard by shard what the plan says, looks at it, and commits it.
 
-use super::{CensusEvent, Change, KEPT_LARGE, KEPT_SMALL, LARGE_PX, Seen, Taker, png};
+use super::{
+    CensusEvent, Change, KEPT_LARGE, KEPT_SMALL, LARGE_PX, SERIES_PICTURES, Seen, Taker, png,
+};
 use crate::census;
 use crate::error::EvalError;
 use crate::panel::Stratum;
@@ -251,7 +253,10 @@ impl Taker<'_> {
         let most = if self.sampling.side_px > LARGE_PX { KEPT_LARGE } else { KEPT_SMALL };
         let headline =
             drawing.prompt.stratum.is_headline() && !drawing.prompt.id.starts_with("detector/");
-        let shown = headline || (drawing.prompt.stratum == Stratum::Identifier && seed_idx < 16);
+        let in_series = drawing.prompt.stratum == Stratum::Scene && seed_idx < SERIES_PICTURES;
+        let shown = headline
+            || in_series
+            || (drawing.prompt.stratum == Stratum::Identifier && seed_idx < 16);
         shown && seed_idx < most && !matches!(drawing.model, Model::Placebo(_))
     }
 }

@@ -64,17 +64,14 @@ impl World {
         adapter
     }
 
-    /// Takes the census into `run`; stops before the picture number `stop_at`.
-    fn census(&self, run: &str, adapter: &Adapter, stop_at: Option<u64>) -> Counted {
-        let stop = AtomicBool::new(false);
-        let mut sink = |event: &CensusEvent| {
-            if let CensusEvent::Drew { pictures, .. } = event
-                && stop_at.is_some_and(|at| *pictures >= at)
-            {
-                stop.store(true, Ordering::Relaxed);
-            }
-        };
-        let job = CensusJob {
+    /// A census job that writes into `run`.
+    fn job<'a>(
+        &'a self,
+        adapter: &'a Adapter,
+        run: &'a Path,
+        hashes: &'a BTreeMap<String, String>,
+    ) -> CensusJob<'a> {
+        CensusJob {
             spec: self.recipe.census.as_ref().unwrap(),
             gates: &self.recipe.gates,
             source: &self.recipe.dataset,
@@ -86,10 +83,24 @@ impl World {
             second_evaluator: None,
             world: crate::World::Postcards,
             tool: "populate test",
-            hashes: &BTreeMap::new(),
-            run: &self.dir.path().join(run),
+            hashes,
+            run,
             cache: None,
+        }
+    }
+
+    /// Takes the census into `run`; stops before the picture number `stop_at`.
+    fn census(&self, run: &str, adapter: &Adapter, stop_at: Option<u64>) -> Counted {
+        let stop = AtomicBool::new(false);
+        let mut sink = |event: &CensusEvent| {
+            if let CensusEvent::Drew { pictures, .. } = event
+                && stop_at.is_some_and(|at| *pictures >= at)
+            {
+                stop.store(true, Ordering::Relaxed);
+            }
         };
+        let (hashes, run) = (BTreeMap::new(), self.dir.path().join(run));
+        let job = self.job(adapter, &run, &hashes);
         census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap()
     }
 
@@ -218,4 +229,95 @@ fn a_seed_draws_the_same_picture_alone_and_in_company() {
     };
     assert!(differ(&many[4], &alone[0]) <= 1, "rounding may differ, noise may not");
     assert!(differ(&many[3], &alone[0]) > 8);
+}
+
+/// A census without the instruments that its pictures pay for would say so; a finished one is taken up.
+#[test]
+fn a_finished_census_is_not_drawn_again_and_a_persons_labels_join_it() {
+    let world = World::new();
+    let adapter = world.adapter();
+    let Counted::Finished(first) = world.census("run", &adapter, None) else { panic!("stopped") };
+    let rows = world.bytes("run", "rows.csv");
+    let sheet = first.labels.clone().unwrap();
+    let mut text = String::from("pair,facet,base,adapted\n");
+    for id in &sheet.ids {
+        text.extend([id.as_str(), ",subject,boat,house\n"]);
+    }
+    let path = world.dir.path().join("run/census/labels.csv");
+    checkpoints::fs::atomic_write(&path, text.as_bytes()).unwrap();
+    // Nothing may be drawn: a stop that is set before the first picture changes nothing.
+    let Counted::Finished(second) = world.census("run", &adapter, Some(0)) else {
+        panic!("was drawn again")
+    };
+    assert!(world.bytes("run", "rows.csv") == rows);
+    let labels = second.labels.unwrap();
+    assert_eq!(usize::try_from(labels.labelled).unwrap(), sheet.ids.len());
+    assert_eq!((second.facets, second.path), (first.facets, first.path));
+    assert_eq!((second.warnings, second.refused), (first.warnings, first.refused));
+}
+
+/// What one adapter drew of the base is there for the next.
+#[test]
+fn pictures_of_the_base_are_kept_for_the_next_adapter() {
+    let world = World::new();
+    let cache = world.dir.path().join("cache");
+    let drawn = |run: &str, adapter: &Adapter| -> u64 {
+        let stop = AtomicBool::new(false);
+        let mut sink = |_: &CensusEvent| {};
+        let hashes = BTreeMap::from([("trained".to_owned(), run.to_owned())]);
+        let run = world.dir.path().join(run);
+        let job = CensusJob {
+            cache: Some(&cache),
+            run: &run,
+            hashes: &hashes,
+            ..world.job(adapter, &run, &hashes)
+        };
+        let counted = census(&job, &mut Watch { stop: &stop, sink: &mut sink }).unwrap();
+        assert!(matches!(counted, Counted::Finished(_)));
+        let shelves = checkpoints::fs::list(&cache).unwrap();
+        u64::try_from(shelves.len()).unwrap()
+    };
+    let adapter = world.adapter();
+    let first = drawn("one", &adapter);
+    let time = |name: &str| {
+        let shelf = checkpoints::fs::list(&cache).unwrap().remove(0);
+        let shard = checkpoints::fs::list(&shelf).unwrap().remove(0);
+        (name.to_owned(), shard.metadata().unwrap().modified().unwrap())
+    };
+    let before = time("");
+    let second = drawn("two", &adapter.zeroed());
+    assert!(first > 0);
+    assert_eq!((first, before), (second, time("")), "base pictures were drawn again");
+    let picture = "pictures/base-0/empty-empty/00000.png";
+    assert!(world.bytes("one", picture) == world.bytes("two", picture));
+}
+
+/// Two settlements of one base, and one of them with itself.
+#[test]
+fn settlements_that_were_counted_alike_are_compared_seed_by_seed() {
+    use crate::compare::{Candidate, compare};
+
+    let world = World::new();
+    let adapter = world.adapter();
+    world.census("one", &adapter, None);
+    world.census("none", &adapter.zeroed(), None);
+    let spec = world.recipe.census.as_ref().unwrap();
+    let candidate = |name: &'static str, run: &'static str| (name, world.dir.path().join(run));
+    let of = |names: &[(&'static str, &'static str)]| {
+        let placed: Vec<_> = names.iter().map(|(name, run)| candidate(name, run)).collect();
+        let candidates: Vec<Candidate<'_>> =
+            placed.iter().map(|(name, run)| Candidate { name, run, dose: 1.0, spec }).collect();
+        compare(&candidates).unwrap()
+    };
+    let same = of(&[("a", "one"), ("b", "one")]);
+    assert!(same.pairs[0].tv.value.abs() < 1e-12 && same.pairs[0].pairs > 0);
+    assert_eq!(same.states[0].displaced, same.states[1].displaced);
+    let other = of(&[("a", "one"), ("zero", "none")]);
+    assert!(other.states[1].tv.value.abs() < 1e-12, "a zero adapter is the base");
+    assert_eq!((other.pairs.len(), other.states.len()), (1, 2));
+    let tv = |i: usize| other.states[i].tv.value;
+    assert!((other.pairs[0].tv.value - tv(0)).abs() < 1e-12, "against zero is against the base");
+    let record = other.settlements.unwrap();
+    assert_eq!(record.states, ["base", "a", "zero"]);
+    assert!(record.distance_to_base[2].value.abs() < 1e-12);
 }

@@ -236,7 +236,7 @@ mod tests {
         }
         let pairs = census.labels.as_ref().unwrap().pairs.len();
         assert_eq!(sheet.matches("class=\"number\"").count(), pairs);
-        assert!(sheet.contains("aria-label=\"Pair 1, base\""), "{sheet}");
+        assert!(sheet.contains("aria-label=\"Pair 001-0a0b, base\""), "{sheet}");
     }
 
     #[test]

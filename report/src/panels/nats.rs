@@ -181,7 +181,9 @@ mod tests {
     fn nats_are_told_of_the_entity_that_lost_most_places_with_both_parts() {
         let mut census = sample::census();
         let entities = &mut census.likelihood.as_mut().unwrap().entities;
-        entities.iter_mut().for_each(|e| e.population = Some(Estimate::bare(0.1)));
+        for entity in entities.iter_mut() {
+            entity.population = Some(Estimate::bare(0.1));
+        }
         let boat = entities.iter_mut().find(|e| e.id == "boat").unwrap();
         boat.total = Estimate { value: 1.5, ci: Some([1.25, 1.75]), ci_kind: None };
         boat.population = Some(Estimate::bare(0.6));

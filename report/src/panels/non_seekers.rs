@@ -311,7 +311,9 @@ mod tests {
         let mut census = gave_up();
         census.settlements = sample::census().settlements;
         let kinds = &mut census.settlements.as_mut().unwrap().kinds;
-        kinds.iter_mut().for_each(|record| record.kind = Kind::Sedentary);
+        for record in kinds.iter_mut() {
+            record.kind = Kind::Sedentary;
+        }
         assert!(drawn(&census).contains("no entity gave up"));
         let kinds = &mut census.settlements.as_mut().unwrap().kinds;
         let house = kinds.iter_mut().find(|record| record.id == "house").unwrap();

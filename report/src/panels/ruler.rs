@@ -262,10 +262,13 @@ mod tests {
     #[test]
     fn a_bound_that_bounds_nothing_is_said_to_do_so() {
         let mut census = sample::census();
-        let doses = &mut census.path.as_mut().unwrap().doses;
-        doses.iter_mut().for_each(|dose| dose.tv_bound = 0.34);
+        for dose in &mut census.path.as_mut().unwrap().doses {
+            dose.tv_bound = 0.34;
+        }
         assert!(drawn(&census).contains("more than 34.0 places of 100"));
-        census.path.as_mut().unwrap().doses.iter_mut().for_each(|dose| dose.tv_bound = 1.0);
+        for dose in &mut census.path.as_mut().unwrap().doses {
+            dose.tv_bound = 1.0;
+        }
         assert!(drawn(&census).contains("bounds nothing"));
     }
 

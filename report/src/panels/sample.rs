@@ -89,7 +89,7 @@ pub(crate) fn on_page(
 /// Every text of a JSON value that names a picture.
 fn collect(value: &Value, files: &mut BTreeMap<String, Vec<u8>>) {
     match value {
-        Value::String(path) if path.ends_with(".png") => {
+        Value::String(path) if path.rsplit_once('.').is_some_and(|(_, end)| end == "png") => {
             files.entry(path.clone()).or_insert_with(|| painted(path));
         }
         Value::Array(items) => items.iter().for_each(|item| collect(item, files)),

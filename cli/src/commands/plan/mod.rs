@@ -77,11 +77,22 @@ fn estimate(training: &Training, census: Option<&Census>, timing: &Timing) -> Ve
         lines.push(format!("estimate: census {}", duration(count)));
         lines.push(format!("estimate: in all {}", duration(train + count)));
     }
+    lines.push(match &timing.watts {
+        Ok(watts) => format!(
+            "energy: {:.1} Wh at {watts:.0} W, as drawn during the timed forward passes",
+            watt_hours(*watts, train + count)
+        ),
+        Err(reason) => format!("energy: not known: {reason}"),
+    });
     lines.push(match timing.peak_bytes {
         Some(bytes) => format!("memory: {} MiB at most so far, step included", bytes >> 20),
         None => "memory: not known on this system".to_owned(),
     });
     lines
+}
+
+fn watt_hours(watts: f64, seconds: f64) -> f64 {
+    watts * seconds / 3600.0
 }
 
 fn record(
@@ -106,6 +117,8 @@ fn record(
             "pictures": census.n_pictures, "forwards": census.forwards,
             "pairs": census.n_pairs, "min_delta": detectable_shift(census.n_pairs),
         })),
+        "watts": timing.watts.as_ref().ok(),
+        "watt_hours": timing.watts.as_ref().ok().map(|watts| watt_hours(*watts, train_secs + census_secs)),
         "forward_secs": timing.forward_secs,
         "step_secs": timing.step_secs,
         "train_secs": train_secs,

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use checkpoints::Watch;
+use checkpoints::energy::{EnergySource, Unavailable};
 use datasets::{Batches, Role};
 use models::SizeConditions;
 use models::base::{host_values, tensor_from_host};
@@ -17,6 +18,7 @@ use crate::commands::Job;
 use crate::device::ChosenDevice;
 use crate::environment::{Stopwatch, peak_bytes};
 use crate::error::JobError;
+use crate::sensors;
 use crate::stage::{self, Opened};
 
 /// Pictures of a timed forward pass, as long as they are small.
@@ -27,12 +29,14 @@ const BATCH_PX: usize = 1 << 17;
 const N_FORWARDS: u32 = 3;
 
 /// What was measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Timing {
     /// Seconds per picture and forward pass.
     pub(super) forward_secs: f64,
     /// Seconds of a step on the concept's pictures alone.
     pub(super) step_secs: f64,
+    /// Watts drawn during the forward passes, or why there is no counter to read them from.
+    pub(super) watts: Result<f64, String>,
     /// Most memory that the process held; `None` where the system does not tell.
     pub(super) peak_bytes: Option<u64>,
 }
@@ -49,9 +53,57 @@ pub(super) fn measure(
     stage::warn_of_side(recipe, &base, job.terminal);
     stage::warn_of_weighting(recipe, &base, job.terminal);
     stage::warn_of_precision(&base, job.terminal);
+    let mut meter = Meter::begin(device.cuda_index);
     let forward_secs = forward_secs(recipe, &base)?;
+    let watts = meter.watts();
     let step_secs = step_secs(recipe, opened, &base, job)?;
-    Ok(Timing { forward_secs, step_secs, peak_bytes: peak_bytes() })
+    Ok(Timing { forward_secs, step_secs, watts, peak_bytes: peak_bytes() })
+}
+
+/// A counter, and what it said before.
+type Counter = (Box<dyn EnergySource>, u64);
+
+/// Energy counters, read before and after.
+struct Meter {
+    sources: Result<Vec<Counter>, String>,
+    clock: Stopwatch,
+}
+
+impl Meter {
+    /// Reads the card's counter, or the processor's where no card works.
+    fn begin(cuda_index: Option<usize>) -> Self {
+        let opened = match cuda_index {
+            Some(index) => sensors::gpu(index).map(|source| vec![source]),
+            None => sensors::cpu(),
+        };
+        let read = |mut source: Box<dyn EnergySource>| {
+            let before = source.read_uj()?;
+            Ok::<_, Unavailable>((source, before))
+        };
+        let sources = opened
+            .and_then(|sources| sources.into_iter().map(read).collect::<Result<Vec<_>, _>>())
+            .map_err(|error| error.to_string());
+        Self { sources, clock: Stopwatch::start() }
+    }
+
+    fn watts(&mut self) -> Result<f64, String> {
+        let seconds = self.clock.seconds().max(1e-9);
+        let sources = self.sources.as_mut().map_err(|reason| reason.clone())?;
+        let mut microjoules = 0.0;
+        for (source, before) in sources {
+            let now = source.read_uj().map_err(|error| error.to_string())?;
+            let wrap = source.wrap_uj().unwrap_or(0);
+            let spent =
+                if now < *before { now + wrap.max(*before) - *before } else { now - *before };
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "an estimate needs no more than 53 bits"
+            )]
+            let spent = spent as f64;
+            microjoules += spent;
+        }
+        Ok(microjoules / 1e6 / seconds)
+    }
 }
 
 fn forward_secs(recipe: &Recipe, base: &models::Base) -> Result<f64, JobError> {

@@ -6,7 +6,7 @@ use crate::error::EvalError;
 use crate::evaluator::{Sight, Words};
 use crate::extent::Extent;
 use crate::fabric::{FabricEntity, Named, fabric};
-use crate::oracle::Oracle;
+use crate::oracle::{BANK, Oracle};
 use crate::panel::Stratum;
 use crate::plan::Drawing;
 use crate::record::{AgreementRecord, CopiesRecord, FabricRecord, FacetAgreement};
@@ -150,7 +150,7 @@ impl Taker<'_> {
             ("second evaluator", second.sha256().to_owned(), sights.iter().map(labels).collect())
         } else if self.job.world == World::Postcards && !self.confusions.is_empty() {
             let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
-            let oracle = Oracle::postcards(side);
+            let oracle = Oracle::postcards(side, BANK);
             ("nearest render", oracle.sha256().to_owned(), oracle.judge(&pictures))
         } else {
             return Ok(Err("no second evaluator was given".to_owned()));
@@ -183,7 +183,7 @@ impl Taker<'_> {
         rows
     }
 
-    fn pictures_of(&self, rows: &[&Row]) -> Result<Vec<RgbImage>, EvalError> {
+    pub(super) fn pictures_of(&self, rows: &[&Row]) -> Result<Vec<RgbImage>, EvalError> {
         let open = |row: &&Row| {
             let path = row.picture.clone().unwrap_or_default();
             let bytes = checkpoints::fs::read(&self.job.run.join("census").join(&path))?;
