@@ -122,6 +122,7 @@ pub(crate) fn from_eval(error: &EvalError) -> Exit {
         | EvalError::Rows { .. }
         | EvalError::Length { .. }
         | EvalError::Labels { .. }
+        | EvalError::Altered { .. }
         | EvalError::Unpaired(_)
         | EvalError::Schema { .. }
         | EvalError::Json(_)

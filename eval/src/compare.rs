@@ -6,7 +6,7 @@ use crate::census::categories::Categories;
 use crate::census::{CensusInput, Measured, facet_record, reduce};
 use crate::error::EvalError;
 use crate::json::{CensusReport, sorted};
-use crate::manifest::CensusManifest;
+use crate::manifest::{CensusManifest, described};
 use crate::record::{EntityRecord, Refusal, SettlementsRecord};
 use crate::rows::{Model, Row, Rows};
 use crate::settlements::{SettlementsInput, settlements};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use statistics::interval::{CiKind, Estimate, Resampler};
 use statistics::mobility::Places;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The schema that `comparison.json` names.
@@ -33,6 +33,8 @@ pub struct Candidate<'a> {
     pub name: &'a str,
     /// Folder that holds its `census`.
     pub run: &'a Path,
+    /// Run that it is a state of.
+    pub of: &'a Path,
     /// Multiplier of the adapter; its census must have drawn it.
     pub dose: f64,
     /// What was counted.
@@ -157,12 +159,17 @@ struct Opened {
 /// cannot be compared picture by picture, or a dose was not drawn.
 pub fn compare(candidates: &[Candidate<'_>]) -> Result<Comparison, EvalError> {
     let opened = candidates.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let of_one_run = candidates.windows(2).all(|pair| pair[0].of == pair[1].of);
     let Some((first, others)) = opened.split_first() else {
         return Err(EvalError::Unpaired("nothing to compare".to_owned()));
     };
     for other in others {
         check_alike(first, other)?;
     }
+    let opened = on_common_pictures(opened);
+    let Some(first) = opened.first() else {
+        return Err(EvalError::Unpaired("nothing to compare".to_owned()));
+    };
     let facet = first.input.concept.facet.clone();
     let states = opened.iter().map(state).collect::<Result<Vec<_>, _>>()?;
     let mut pairs = Vec::new();
@@ -171,7 +178,14 @@ pub fn compare(candidates: &[Candidate<'_>]) -> Result<Comparison, EvalError> {
             pairs.push(pair(from, to)?);
         }
     }
-    let (settlements, refused) = match successive(&opened)? {
+    let found = if of_one_run {
+        successive(&opened)?
+    } else {
+        Err("settlements of several runs each lie on the bare base: only states of one run follow \
+             each other"
+            .to_owned())
+    };
+    let (settlements, refused) = match found {
         Ok(record) => (Some(record), Vec::new()),
         Err(reason) => (None, vec![Refusal { what: "settlements".to_owned(), reason }]),
     };
@@ -285,9 +299,20 @@ fn open(candidate: &Candidate<'_>) -> Result<Opened, EvalError> {
         warnings: Vec::new(),
         person: Vec::new(),
         measured: Measured::default(),
+        rerun: None,
         widening: 1.0,
         rows,
     };
+    for (what, found) in
+        [("thesaurus", described(&input.thesaurus)), ("panel", described(&input.panel))]
+    {
+        if manifest.hashes.get(what) != Some(&found) {
+            return Err(EvalError::Unpaired(format!(
+                "the {what} is no longer that with which `{}` was counted",
+                candidate.name
+            )));
+        }
+    }
     input.rows.rows = at_dose(std::mem::take(&mut input.rows.rows), candidate.dose);
     if !input.rows.rows.iter().any(|row| row.model == Model::Adapted) {
         return Err(EvalError::Unpaired(format!(
@@ -310,6 +335,25 @@ fn at_dose(rows: Vec<Row>, dose: f64) -> Vec<Row> {
         Row { dose, ..row }
     };
     rows.into_iter().filter(wanted).map(whole).collect()
+}
+
+/// All settlements on the unasked pictures that every one of them drew: doses draw fewer prompts and
+/// seeds than the whole adapter. Asked pictures stay as they are.
+fn on_common_pictures(mut opened: Vec<Opened>) -> Vec<Opened> {
+    let key = |row: &Row| (row.prompt.clone(), row.seed_idx);
+    let drawn = |one: &Opened| -> BTreeSet<(String, u32)> {
+        let rows = one.input.rows.rows.iter();
+        rows.filter(|row| row.model == Model::Adapted && row.stratum.is_headline())
+            .map(key)
+            .collect()
+    };
+    let sets: Vec<BTreeSet<(String, u32)>> = opened.iter().map(drawn).collect();
+    for one in &mut opened {
+        one.input.rows.rows.retain(|row| {
+            !row.stratum.is_headline() || sets.iter().all(|set| set.contains(&key(row)))
+        });
+    }
+    opened
 }
 
 /// Whether two censuses asked the same of the same base on the same noise.
@@ -379,9 +423,9 @@ fn pair(from: &Opened, to: &Opened) -> Result<ComparedPair, EvalError> {
     };
     let (mut rows, after) = (settled(from, Model::Base), settled(to, Model::Adapted));
     let key = |row: &Row| (row.stratum, row.prompt.clone(), row.seed_idx);
-    let shared: std::collections::BTreeSet<_> = after.iter().map(key).collect();
+    let shared: BTreeSet<_> = after.iter().map(key).collect();
     rows.retain(|row| shared.contains(&key(row)));
-    let drawn: std::collections::BTreeSet<_> = rows.iter().map(key).collect();
+    let drawn: BTreeSet<_> = rows.iter().map(key).collect();
     rows.extend(after.into_iter().filter(|row| drawn.contains(&key(row))));
     let input = CensusInput {
         thesaurus: with_concept(&to.input.thesaurus, from),
@@ -389,6 +433,8 @@ fn pair(from: &Opened, to: &Opened) -> Result<ComparedPair, EvalError> {
         ..to.input.clone()
     };
     let facet = facet_record(&input, &to.input.concept.facet)?;
+    let (from_concept, to_concept) = (from.input.concept.id.clone(), to.input.concept.id.clone());
+    let same_concept = from_concept == to_concept;
     let entity = |entity: &EntityRecord| ComparedEntity {
         id: entity.id.clone(),
         delta: Estimate::with(entity.delta, entity.ci, CiKind::MaxT),
@@ -402,7 +448,13 @@ fn pair(from: &Opened, to: &Opened) -> Result<ComparedPair, EvalError> {
         tv: facet.tv,
         tv_floor: facet.tv_floor,
         tv_p: facet.tv_p,
-        entities: facet.entities.iter().map(entity).collect(),
+        // Each census has a detector for its own concept alone.
+        entities: facet
+            .entities
+            .iter()
+            .filter(|entity| same_concept || ![&from_concept, &to_concept].contains(&&entity.id))
+            .map(entity)
+            .collect(),
     })
 }
 

@@ -47,6 +47,12 @@ pub enum EvalError {
     /// The rows do not belong together.
     #[error("rows do not pair: {0}")]
     Unpaired(String),
+    /// A file of a finished census is not what was written.
+    #[error("`{}` is not what its census wrote", path.display())]
+    Altered {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// `census.json` is of another format.
     #[error("census.json has schema `{found}`, expected `{expected}`")]
     Schema {
@@ -151,6 +157,9 @@ impl EvalError {
             ),
             Self::SharedEvaluator { .. } => Some(
                 "name another one in `census.evaluator`: a judge may not be the accused".into(),
+            ),
+            Self::Altered { .. } => Some(
+                "put the written file back, or remove the folder `census` to take it again".into(),
             ),
             Self::Noiseless { .. } => {
                 Some("sample with eta 1, or compare pictures on equal seeds".into())

@@ -100,6 +100,8 @@ impl Extent {
         // Each model's own pictures under nothing, and the base's under their word.
         let typicality = 3 * count(self.typical_pictures * LEVELS);
         let maps = 4 * count(self.words * self.word_pictures * self.word_levels());
-        paths + likelihood + typicality + maps + 2 * count(self.directions)
+        // The first shard of the base is drawn once more.
+        let again = u64::from(SHARD) * u64::from(spec.sampler.steps);
+        again + paths + likelihood + typicality + maps + 2 * count(self.directions)
     }
 }

@@ -261,7 +261,9 @@ impl Parts {
         let parts: Vec<(usize, &Population)> = entities
             .iter()
             .enumerate()
-            .filter(|_| unit == LikelihoodUnit::Nats)
+            .filter(|(_, entity)| {
+                unit == LikelihoodUnit::Nats && entity.nats.len() >= means::LEAST_VALUES
+            })
             .filter_map(|(i, entity)| entity.population.as_ref().map(|part| (i, part)))
             .collect();
         let errors: Vec<f64> = parts.iter().map(|(_, part)| part.error()).collect();

@@ -2,7 +2,7 @@
 
 use crate::error::EvalError;
 use crate::plan::CensusPlan;
-use crate::take::CensusJob;
+use crate::take::{CensusJob, DRAWING};
 use checkpoints::hash::bytes_sha256;
 use models::base::Precision;
 use serde::{Deserialize, Serialize};
@@ -53,17 +53,26 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// SHA-256 of a thesaurus or panel as it was understood.
+pub(crate) fn described(value: &impl std::fmt::Debug) -> String {
+    bytes_sha256(format!("{value:?}").as_bytes())
+}
+
 impl CensusManifest {
     pub(crate) fn new(job: &CensusJob<'_>, plan: &CensusPlan) -> Result<Self, EvalError> {
         let mut hashes = job.hashes.clone();
         hashes.insert("evaluator".into(), job.evaluator.sha256().to_owned());
-        let described = |text: String| bytes_sha256(text.as_bytes());
-        hashes.insert("thesaurus".into(), described(format!("{:?}", plan.thesaurus)));
-        hashes.insert("panel".into(), described(format!("{:?}", plan.panel)));
+        if let Some(second) = job.second_evaluator {
+            hashes.insert("second_evaluator".into(), second.sha256().to_owned());
+        }
+        hashes.insert("thesaurus".into(), described(&plan.thesaurus));
+        hashes.insert("panel".into(), described(&plan.panel));
         let census = serde_json::to_value(job.spec)?;
         let empty_prompt = job.base.force_zeros_for_empty_prompt.then(|| "zeros".to_owned());
         let mut identity = json!({
             "tool": job.tool,
+            "drawing": DRAWING,
+            "numerics": job.numerics,
             "hashes": hashes,
             "census": census,
             "drawings": format!("{:?}", plan.drawings),
@@ -115,19 +124,18 @@ impl CensusManifest {
         self.files.insert(path.to_owned(), entry);
     }
 
-    /// Whether every file of a census within `run` is there with the recorded hash.
+    /// Refuses rows that are not those that the census of `run` wrote.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read.
-    pub(crate) fn holds(&self, run: &Path) -> Result<bool, EvalError> {
-        for (path, entry) in &self.files {
-            let path = run.join(path);
-            if !path.is_file() || bytes_sha256(&checkpoints::fs::read(&path)?) != entry.sha256 {
-                return Ok(false);
-            }
+    /// [`EvalError::Altered`] for other rows; a file that cannot be read.
+    pub(crate) fn check_rows(&self, run: &Path) -> Result<(), EvalError> {
+        let name = "census/rows.csv";
+        let found = bytes_sha256(&checkpoints::fs::read(&run.join(name))?);
+        match self.files.get(name) {
+            Some(entry) if entry.sha256 == found => Ok(()),
+            Some(_) | None => Err(EvalError::Altered { path: run.join(name) }),
         }
-        Ok(!self.files.is_empty())
     }
 
     /// Reads a manifest.

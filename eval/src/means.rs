@@ -49,6 +49,9 @@ pub(crate) fn replicates(lists: &[Vec<f64>], resampler: Resampler) -> Vec<Vec<Me
     (0..resampler.draws).into_par_iter().map(one).collect()
 }
 
+/// Fewest values behind an interval: resampling two or three of them covers half the time.
+pub(crate) const LEAST_VALUES: usize = 5;
+
 /// Means with simultaneous 95 % intervals (max-t), from their replicates. A mean without an error,
 /// because it is of one value, has no interval.
 pub(crate) fn simultaneous(means: &[Mean], replicates: &[Vec<Mean>]) -> Vec<Estimate> {
@@ -77,7 +80,11 @@ pub(crate) fn simultaneous(means: &[Mean], replicates: &[Vec<Mean>]) -> Vec<Esti
 /// The means of several lists with simultaneous 95 % intervals over the lists.
 pub(crate) fn estimates(lists: &[Vec<f64>], resampler: Resampler) -> Vec<Estimate> {
     let means: Vec<Mean> = lists.iter().map(|values| Mean::of(values)).collect();
-    simultaneous(&means, &replicates(lists, resampler))
+    let estimates = simultaneous(&means, &replicates(lists, resampler));
+    let enough = |(estimate, values): (Estimate, &Vec<f64>)| {
+        if values.len() < LEAST_VALUES { Estimate::bare(estimate.value) } else { estimate }
+    };
+    estimates.into_iter().zip(lists).map(enough).collect()
 }
 
 #[cfg(test)]
@@ -118,9 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn a_single_value_has_no_interval() {
-        let estimates = estimates(&[vec![2.0], vec![1.0, 3.0]], RESAMPLER);
+    fn fewer_than_five_values_have_no_interval() {
+        let few = vec![1.0, 3.0, 2.0, 5.0];
+        let enough = vec![1.0, 3.0, 2.0, 5.0, 4.0];
+        let estimates = estimates(&[vec![2.0], few, enough], RESAMPLER);
         assert_eq!(estimates[0], Estimate::bare(2.0));
-        assert!(estimates[1].ci.is_some());
+        assert_eq!(estimates[1], Estimate::bare(2.75));
+        assert!(estimates[2].ci.is_some());
     }
 }

@@ -23,6 +23,8 @@ pub const ETAS: [f64; 2] = [1.0, 2.0];
 pub const SHOWN: usize = 24;
 /// Fewest pairs.
 pub const LEAST_PAIRS: usize = 50;
+/// Eigenvalues of one matrix differ by less, whatever the order of its pictures; their traces are 1.
+const ROUNDING: f64 = 1e-6;
 /// Most pictures whose mutual distances set σ.
 const MOST_FOR_SIGMA: usize = 512;
 
@@ -243,7 +245,7 @@ fn exchanged(
 
 fn side(way: Way, eta: f64, more: &[Vec<f64>], eigen: &Eigen, null: &[f64]) -> ModeSide {
     let first = eigen.values.first().copied().unwrap_or(0.0);
-    let reached = null.iter().filter(|&&value| value >= first - 1e-12).count();
+    let reached = null.iter().filter(|&&value| value >= first - ROUNDING).count();
     let floor = statistics::number::mean(null).unwrap_or(0.0);
     let found = eigen.values.iter().zip(&eigen.vectors);
     let modes = found

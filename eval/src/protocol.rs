@@ -78,32 +78,6 @@ pub trait Denoiser {
     ) -> Result<Vec<f64>, EvalError>;
 }
 
-/// Unit vectors of samples and words in one space.
-pub trait Embedder {
-    /// What is looked at.
-    type Sample;
-
-    /// What it is called.
-    fn name(&self) -> &str;
-
-    /// SHA-256 of its weights, in hex digits.
-    fn sha256(&self) -> &str;
-
-    /// One unit vector per sample.
-    ///
-    /// # Errors
-    ///
-    /// A sample that cannot be used, or a fault of the device.
-    fn samples(&self, samples: &[Self::Sample]) -> Result<Vec<Vec<f32>>, EvalError>;
-
-    /// One unit vector per text.
-    ///
-    /// # Errors
-    ///
-    /// A text that cannot be used, or a fault of the device.
-    fn texts(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EvalError>;
-}
-
 /// ε̂ of a denoiser, as many values as it was given.
 ///
 /// # Errors

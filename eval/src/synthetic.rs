@@ -76,6 +76,7 @@ pub fn census(n: u32, draw: &dyn Fn(Model, u32) -> &'static str) -> CensusInput 
         warnings: Vec::new(),
         person: Vec::new(),
         measured: Measured::default(),
+        rerun: None,
         widening: 1.0,
     }
 }

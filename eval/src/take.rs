@@ -6,6 +6,8 @@ mod measure;
 mod references;
 mod shards;
 
+pub(crate) use shards::DRAWING;
+
 pub use independence::check as check_independence;
 
 use crate::census::labels::{PersonLabel, blank, labels_from_csv};
@@ -17,7 +19,7 @@ use crate::gate::Limit;
 use crate::json::CensusReport;
 use crate::manifest::CensusManifest;
 use crate::plan::{CensusPlan, Divisible};
-use crate::record::Refusal;
+use crate::record::{Refusal, ZeroCheck};
 use crate::rows::{Row, Rows};
 use crate::sample::Sampling;
 use crate::store::Looked;
@@ -79,6 +81,8 @@ pub struct CensusJob<'a> {
     pub world: World,
     /// Program and version.
     pub tool: &'a str,
+    /// What the arithmetic depends on beside the device: vector instructions, or the card.
+    pub numerics: &'a str,
     /// SHA-256 of whatever determines the pictures, by name: `base`, `adapter`, `dataset` …
     pub hashes: &'a BTreeMap<String, String>,
     /// The run directory; everything is written into `census` in it.
@@ -102,6 +106,8 @@ pub enum CensusEvent {
         /// Which.
         what: &'static str,
     },
+    /// An instrument goes on.
+    Working,
     /// All is measured; figures are being reduced.
     Reducing,
 }
@@ -131,6 +137,12 @@ pub fn census(
     watch: &mut Watch<'_, CensusEvent>,
 ) -> Result<Counted, EvalError> {
     independence::check(job.evaluator, job.base)?;
+    if let Some(second) = job.second_evaluator {
+        independence::check(second, job.base)?;
+        if second.sha256() == job.evaluator.sha256() {
+            return Err(EvalError::SharedEvaluator { sha256: second.sha256().to_owned() });
+        }
+    }
     let divisible = match job.change {
         Change::Adapter(_) => Divisible::Yes,
         Change::Base(_) => Divisible::No,
@@ -172,6 +184,7 @@ struct Taker<'a> {
     seen: Vec<Seen>,
     person: Vec<PersonLabel>,
     measured: Measured,
+    rerun: Option<ZeroCheck>,
     widening: f64,
     refused: Vec<Refusal>,
     warnings: Vec<String>,
@@ -213,6 +226,7 @@ impl<'a> Taker<'a> {
             seen: Vec::new(),
             person: person(job.run)?,
             measured: Measured::default(),
+            rerun: None,
             widening: 1.0,
             refused: Vec::new(),
             warnings: Vec::new(),
@@ -231,15 +245,17 @@ impl<'a> Taker<'a> {
             return Ok(false);
         }
         let before = CensusManifest::read(&path)?;
-        if before.identity_sha256 != manifest.identity_sha256 || !before.holds(self.job.run)? {
+        if before.identity_sha256 != manifest.identity_sha256 {
             return Ok(false);
         }
+        before.check_rows(self.job.run)?;
         let text = |name: &str| -> Result<String, EvalError> {
             Ok(String::from_utf8_lossy(&checkpoints::fs::read(&dir.join(name))?).into_owned())
         };
         let report = CensusReport::from_json(&text("census.json")?)?;
         self.rows = Rows::from_csv(&text("rows.csv")?)?;
         self.detector = report.leak.detector;
+        self.rerun = report.nulls.rerun;
         self.widening = report.widening;
         self.refused.clone_from(&report.refused);
         self.warnings.clone_from(&report.warnings);
@@ -292,8 +308,23 @@ impl<'a> Taker<'a> {
             warnings: self.warnings.clone(),
             person: self.person.clone(),
             measured: self.measured.clone(),
+            rerun: self.rerun,
             widening: self.widening,
         }
+    }
+
+    /// Writes the sheet as a blank table, unless somebody wrote into the one that is there.
+    fn keep_blank(&self, report: &CensusReport) -> Result<(), EvalError> {
+        let Some(sheet) = &report.labels else { return Ok(()) };
+        let path = self.job.run.join("census/labels-blank.csv");
+        if path.is_file() {
+            let there = checkpoints::fs::read(&path)?;
+            let read = labels_from_csv(&String::from_utf8_lossy(&there));
+            if !read.is_ok_and(|labels| labels.is_empty()) {
+                return Ok(());
+            }
+        }
+        Ok(checkpoints::fs::atomic_write(&path, blank(sheet).as_bytes())?)
     }
 
     /// Writes all tables and removes the shards, which they replace.
@@ -304,13 +335,12 @@ impl<'a> Taker<'a> {
             ("census/census.json".to_owned(), report.to_json()?.into_bytes()),
         ];
         files.extend(tables::tables(report));
-        if let Some(sheet) = &report.labels {
-            files.push(("census/labels-blank.csv".to_owned(), blank(sheet).into_bytes()));
-        }
         for (path, bytes) in &files {
             checkpoints::fs::atomic_write(&self.job.run.join(path), bytes)?;
             manifest.add(path, bytes);
         }
+        manifest.pictures = statistics::number::whole(self.rows.rows.len());
+        self.keep_blank(report)?;
         let path = self.job.run.join("census/manifest.json");
         checkpoints::fs::atomic_write_json(&path, &manifest)?;
         shards::clear(&self.shards)

@@ -1,5 +1,6 @@
-//! Owns the report: one offline page in each language, a pure function of the census and of what is
-//! known about the run. No script, no network, no clock.
+//! Draws the page of a census: a pure function of what was recorded.
+//!
+//! One page per language, offline: no script, no network, no clock.
 
 mod chart;
 pub mod comparison;

@@ -401,7 +401,7 @@ fn the_finding_gives_shares_and_intervals_in_both_languages() {
     assert!(told.starts_with("Of 100 unasked postcards, 10.0 ["), "{told}");
     assert!(told.contains("the boat lost 10.0 places ["), "{told}");
     let told = finding(&report, &info(), Language::French);
-    assert!(told.starts_with("Sur 100 cartes postales sans consigne, 10,0 ["), "{told}");
+    assert!(told.starts_with("Sur 100 cartes postales sous consigne neutre, 10,0 ["), "{told}");
     assert!(told.contains("«\u{202f}bateau\u{202f}» a perdu 10,0 places ["), "{told}");
     let nothing =
         reduce(&synthetic(60, &|_, seed| settled(eval::rows::Model::Base, seed))).unwrap();

@@ -28,6 +28,11 @@ pub fn index(value: f64) -> usize {
     value.clamp(0.0, 4_294_967_295.0) as usize
 }
 
+/// `count` in 64 bits.
+pub fn whole(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 /// Arithmetic mean; `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / real(values.len()))

@@ -185,6 +185,10 @@ fn count(
     let Subject { spec, checkpoint, folder } = subject;
     let cache = environment::cache_dir().join("census");
     let base_name = opened.base_files.name();
+    let numerics = match device.cuda_index {
+        Some(_) => device.name.clone(),
+        None => environment::simd_level().to_owned(),
+    };
     let base = stage::load_base(recipe, opened, device)?;
     // Who trained just now has heard it.
     if counting.alive.is_none() {
@@ -219,6 +223,7 @@ fn count(
             }
         },
         tool: TOOL,
+        numerics: &numerics,
         hashes: &hashes,
         run: folder,
         cache: Some(&cache),
@@ -255,6 +260,15 @@ fn finished(recipe: &Recipe, run: &RunFolder) -> Result<Checkpoint, JobError> {
 /// An earlier checkpoint of a run.
 fn at_step(run: &RunFolder, step: u64) -> Result<Checkpoint, JobError> {
     if let Some(checkpoint) = run.at_step(step)? {
+        if !checkpoint.has("adapter.safetensors") {
+            return Err(JobError::Usage {
+                message: format!(
+                    "checkpoint {step} of run `{}` holds no adapter: its base was trained",
+                    run.path().display()
+                ),
+                hint: Some("only the last state of such a run is a whole base".to_owned()),
+            });
+        }
         return Ok(checkpoint);
     }
     let kept: Vec<String> = run.steps()?.iter().map(ToString::to_string).collect();
@@ -327,6 +341,7 @@ impl Listener<'_> {
                 let record = json!({ "event": "measuring", "what": what, "at": environment::unix_seconds() });
                 self.progress.note(&format!("measuring {what}"), &record);
             }
+            CensusEvent::Working => {}
             CensusEvent::Reducing => {
                 let record = json!({ "event": "reducing", "at": environment::unix_seconds() });
                 self.progress.note("all pictures are counted; reducing", &record);

@@ -45,6 +45,7 @@ impl Item {
 struct Counted {
     name: String,
     folder: PathBuf,
+    of: PathBuf,
     dose: f64,
     spec: CensusSpec,
 }
@@ -62,7 +63,13 @@ pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outc
     }
     let candidates: Vec<Candidate<'_>> = counted
         .iter()
-        .map(|one| Candidate { name: &one.name, run: &one.folder, dose: one.dose, spec: &one.spec })
+        .map(|one| Candidate {
+            name: &one.name,
+            run: &one.folder,
+            of: &one.of,
+            dose: one.dose,
+            spec: &one.spec,
+        })
         .collect();
     let comparison = compare(&candidates)?;
     let text = comparison.to_json()?;
@@ -109,10 +116,17 @@ fn settle(
         }
         Some(_) | None => run.path().to_owned(),
     };
-    if !folder.join("census/census.json").is_file() && !count(&recipe, &run, &item, &folder, job)? {
+    if !folder.join("census/manifest.json").is_file() && !count(&recipe, &run, &item, &folder, job)?
+    {
         return Ok(None);
     }
-    Ok(Some(Counted { name: word.to_owned(), folder, dose: item.dose, spec }))
+    Ok(Some(Counted {
+        name: word.to_owned(),
+        folder,
+        of: run.path().to_owned(),
+        dose: item.dose,
+        spec,
+    }))
 }
 
 /// Takes one census; false if a stop was requested.

@@ -7,7 +7,7 @@ use checkpoints::run_dir::RunFolder;
 use eval::gate::Judgement;
 use eval::json::CensusReport;
 use recipes::{AdapterSpec, BaseSpec, GatesSpec, Recipe, WeightsSource};
-use report::{Energy, Form, Language, Metric, PictureNoun, RunInfo, finding, render};
+use report::{Energy, Form, Language, Metric, PictureNoun, Rerun, RunInfo, finding, render};
 use serde_json::{Value, json};
 
 use super::census::report_path;
@@ -93,7 +93,10 @@ pub(crate) fn write_report(
                 PictureNoun::Picture
             }
         },
-        rerun: None,
+        rerun: census
+            .nulls
+            .rerun
+            .map(|again| Rerun { pairs: again.pairs, different_labels: again.different_labels }),
         prompts: manifest.prompts,
         facts: facts(recipe, run, device)?,
         hashes: hashes(run, &manifest.hashes),

@@ -6,13 +6,14 @@ use super::atlas::pair;
 use super::categories::Categories;
 use super::pairs::PromptPairs;
 use crate::error::EvalError;
-use crate::record::{LabelledEntity, LabelsRecord, Pair};
+use crate::means::Mean;
+use crate::record::{LabelledEntity, LabelsRecord, Pair, Refusal};
 use crate::rows::Row;
 use crate::thesaurus::{BLOCKED, NONE};
 use recipes::draws;
 use sha2::{Digest, Sha256};
 use statistics::interval::{CiKind, Estimate, normal_quantile};
-use statistics::prediction_powered::prediction_powered;
+use statistics::number::{index, real};
 
 /// Pairs on the sheet.
 const PAIRS: usize = 150;
@@ -22,6 +23,8 @@ const LEAST: usize = 20;
 /// What a person saw in one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersonLabel {
+    /// Line of `labels.csv`, counted from 1.
+    pub line: usize,
     /// Identity of the pair, as the sheet gives it.
     pub pair: String,
     /// Facet that was labelled.
@@ -38,17 +41,12 @@ pub struct PersonLabel {
 ///
 /// [`EvalError::Labels`] naming the line, what was expected and what was found.
 pub fn labels_from_csv(text: &str) -> Result<Vec<PersonLabel>, EvalError> {
-    let wrong = |line: usize, expected: &str, found: &str| EvalError::Labels {
-        line,
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    };
     let mut lines = text.lines().enumerate();
     let header = lines.next().map_or("", |(_, line)| line.trim());
     if header.trim_start_matches('\u{feff}') != HEADER {
         return Err(wrong(1, &format!("the header `{HEADER}`"), header));
     }
-    let mut labels = Vec::new();
+    let mut labels: Vec<PersonLabel> = Vec::new();
     for (i, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let [pair, facet, base, adapted] = fields.as_slice() else {
@@ -56,7 +54,11 @@ pub fn labels_from_csv(text: &str) -> Result<Vec<PersonLabel>, EvalError> {
         };
         // Who cannot decide on one picture says nothing of the pair.
         if !base.is_empty() && !adapted.is_empty() {
+            if labels.iter().any(|other| other.pair == *pair) {
+                return Err(wrong(i + 1, "each pair once", pair));
+            }
             labels.push(PersonLabel {
+                line: i + 1,
                 pair: (*pair).to_owned(),
                 facet: (*facet).to_owned(),
                 base: (*base).to_owned(),
@@ -65,6 +67,10 @@ pub fn labels_from_csv(text: &str) -> Result<Vec<PersonLabel>, EvalError> {
         }
     }
     Ok(labels)
+}
+
+fn wrong(line: usize, expected: &str, found: &str) -> EvalError {
+    EvalError::Labels { line, expected: expected.to_owned(), found: found.to_owned() }
 }
 
 /// The header of `labels.csv`.
@@ -84,29 +90,59 @@ pub fn blank(record: &LabelsRecord) -> String {
 pub(super) fn labels(
     input: &CensusInput,
     headline: &[PromptPairs<'_>],
+    refused: &mut Vec<Refusal>,
 ) -> Result<Option<LabelsRecord>, EvalError> {
     let facet = input.thesaurus.facets.iter().find(|facet| facet.id == input.concept.facet);
     let Some(facet) = facet else { return Ok(None) };
     let categories = Categories::new(input, facet)?;
-    let all = || headline.iter().flat_map(|pairs| pairs.base.iter().zip(&pairs.other));
-    let mut shown: Vec<(&Row, &Row)> = all()
-        .filter(|(before, after)| before.picture.is_some() && after.picture.is_some())
-        .map(|(before, after)| (*before, *after))
-        .collect();
-    draws::shuffle(&mut draws::keyed(input.seed, "census-taker"), &mut shown);
-    shown.truncate(PAIRS);
+    let shown = sheet(input, headline);
     let ids: Vec<String> =
         shown.iter().enumerate().map(|(i, (b, a))| identity(i + 1, b, a)).collect();
     let pairs: Vec<Pair> = shown.iter().filter_map(|(b, a)| pair(b, a)).collect();
-    let found = person(input, &categories, &shown, &ids)?;
+    let strangers: Vec<&str> = input
+        .person
+        .iter()
+        .map(|label| label.pair.as_str())
+        .filter(|pair| !ids.iter().any(|id| id == pair))
+        .collect();
+    if !strangers.is_empty() {
+        refused.push(Refusal {
+            what: "labels".to_owned(),
+            reason: format!(
+                "labels.csv names pairs that are not on this census's sheet: {}",
+                strangers.join(", ")
+            ),
+        });
+    }
+    let found =
+        if strangers.is_empty() { person(input, &categories, &shown, &ids)? } else { Vec::new() };
     let mut corrected = Vec::new();
     if found.len() >= LEAST {
         for i in 0..categories.names.len() {
-            corrected.extend(entity(&categories, i, &mut all(), &found)?);
+            corrected.extend(entity(&categories, i, headline, &found)?);
         }
     }
     let labelled = super::len(found.len());
     Ok(Some(LabelsRecord { facet: facet.id.clone(), ids, pairs, labelled, corrected }))
+}
+
+/// The pairs of the sheet: of each prompt as many as its weight in the headline asks for.
+fn sheet<'a>(input: &CensusInput, headline: &[PromptPairs<'a>]) -> Vec<(&'a Row, &'a Row)> {
+    let mut shown: Vec<(&Row, &Row)> = Vec::new();
+    for pairs in headline {
+        let both = pairs.base.iter().zip(&pairs.other);
+        let mut kept: Vec<(&Row, &Row)> = both
+            .filter(|(before, after)| before.picture.is_some() && after.picture.is_some())
+            .map(|(before, after)| (*before, *after))
+            .collect();
+        let label = format!("census-taker/{}", pairs.prompt);
+        draws::shuffle(&mut draws::keyed(input.seed, &label), &mut kept);
+        kept.truncate(index(libm::round(pairs.weight * real(PAIRS))));
+        shown.extend(kept);
+    }
+    // A person must not know the prompt from the place on the sheet.
+    draws::shuffle(&mut draws::keyed(input.seed, "census-taker"), &mut shown);
+    shown
 }
 
 /// Number on the sheet and four digits of both pictures: labels of another census do not fit.
@@ -128,22 +164,17 @@ fn person(
     ids: &[String],
 ) -> Result<Vec<Judged>, EvalError> {
     let mut found = Vec::new();
-    for label in input.person.iter().filter(|label| label.facet == input.concept.facet) {
-        let place = ids.iter().position(|id| *id == label.pair).ok_or_else(|| {
-            EvalError::Unpaired(format!(
-                "labels.csv names the pair `{}`, which is not on this census's sheet",
-                label.pair
-            ))
-        })?;
+    for label in &input.person {
+        if label.facet != input.concept.facet {
+            return Err(wrong(label.line, &input.concept.facet, &label.facet));
+        }
         let category = |name: &str| {
-            categories.names.iter().position(|other| *other == stands_for(name)).ok_or_else(|| {
-                EvalError::Unpaired(format!(
-                    "labels.csv says `{name}` of pair `{}`, expected one of {}",
-                    label.pair,
-                    categories.names.join(", ")
-                ))
+            let place = categories.names.iter().position(|other| *other == stands_for(name));
+            place.ok_or_else(|| {
+                wrong(label.line, &format!("one of {}", categories.names.join(", ")), name)
             })
         };
+        let place = ids.iter().position(|id| *id == label.pair).unwrap_or(0);
         let (before, after) = shown[place];
         found.push(Judged {
             machine: [categories.of(before)?.into(), categories.of(after)?.into()],
@@ -164,36 +195,41 @@ fn stands_for(name: &str) -> &str {
 
 /// The change of one entity, as the evaluator counted it and as a person's labels correct it; nothing
 /// if neither ever saw it.
-fn entity<'a>(
+///
+/// Prompts count by their weights; the sheet holds them in the same shares, so that what the person
+/// takes back is a plain mean.
+///
+/// Source: Angelopoulos et al. 2023, arXiv:2301.09633, stratified by prompt.
+fn entity(
     categories: &Categories,
     i: usize,
-    all: &mut dyn Iterator<Item = (&'a &'a Row, &'a &'a Row)>,
+    headline: &[PromptPairs<'_>],
     found: &[Judged],
 ) -> Result<Option<LabelledEntity>, EvalError> {
-    let change = |[before, after]: [usize; 2]| {
-        f64::from(u8::from(after == i)) - f64::from(u8::from(before == i))
-    };
-    let mut predicted = Vec::new();
+    let holds = |category: usize| f64::from(u8::from(category == i));
+    let change = |[before, after]: [usize; 2]| holds(after) - holds(before);
+    let (mut counted, mut square) = (0.0, 0.0);
     let mut seen = found.iter().any(|judged| judged.person.contains(&i));
-    for (before, after) in all {
-        let both = [usize::from(categories.of(before)?), usize::from(categories.of(after)?)];
-        seen |= both.contains(&i);
-        predicted.push(change(both));
+    for pairs in headline {
+        let mut changes = Vec::with_capacity(pairs.base.len());
+        for (before, after) in pairs.base.iter().zip(&pairs.other) {
+            let both = [usize::from(categories.of(before)?), usize::from(categories.of(after)?)];
+            seen |= both.contains(&i);
+            changes.push(change(both));
+        }
+        let mean = Mean::of(&changes);
+        counted += pairs.weight * mean.value;
+        square += (pairs.weight * mean.error) * (pairs.weight * mean.error);
     }
-    let labelled: Vec<(f64, f64)> =
-        found.iter().map(|judged| (change(judged.machine), change(judged.person))).collect();
-    let Some(powered) = prediction_powered(&predicted, &labelled).filter(|_| seen) else {
-        return Ok(None);
-    };
-    let half = normal_quantile(0.975) * powered.error;
-    Ok(Some(LabelledEntity {
+    let residuals: Vec<f64> =
+        found.iter().map(|judged| change(judged.person) - change(judged.machine)).collect();
+    let taken_back = Mean::of(&residuals);
+    let value = counted + taken_back.value;
+    let half = normal_quantile(0.975) * libm::sqrt(square + taken_back.error * taken_back.error);
+    Ok(seen.then(|| LabelledEntity {
         id: categories.names[i].clone(),
-        counted: statistics::number::mean(&predicted).unwrap_or(0.0),
-        corrected: Estimate::with(
-            powered.value,
-            [powered.value - half, powered.value + half],
-            CiKind::Normal,
-        ),
+        counted,
+        corrected: Estimate::with(value, [value - half, value + half], CiKind::Normal),
     }))
 }
 
@@ -218,6 +254,7 @@ mod tests {
             let pairs = record.ids.iter().zip(&record.pairs);
             pairs
                 .map(|(id, pair)| PersonLabel {
+                    line: 2,
                     pair: id.clone(),
                     facet: "subject".into(),
                     base: pair.before.entities[0].clone(),
@@ -247,9 +284,12 @@ mod tests {
         assert!(matches!(error, Err(EvalError::Labels { line: 2, .. })), "{error:?}");
         let half = labels_from_csv("pair,facet,base,adapted\n\n001-ab12,subject,boat,\n");
         assert_eq!(half.unwrap(), []);
+        let twice = "pair,facet,base,adapted\n1,subject,boat,boat\n1,subject,boat,sun\n";
+        assert!(matches!(labels_from_csv(twice), Err(EvalError::Labels { line: 3, .. })));
         assert!(matches!(labels_from_csv("a,b"), Err(EvalError::Labels { line: 1, .. })));
         let mut input = census(30, &settled);
         let label = |pair: &str, base: &str| PersonLabel {
+            line: 2,
             pair: pair.to_owned(),
             facet: "subject".into(),
             base: base.to_owned(),
@@ -257,9 +297,11 @@ mod tests {
         };
         let id = sheet(&input).ids[0].clone();
         input.person = vec![label("001-zzzz", "boat")];
-        assert!(reduce(&input).unwrap_err().to_string().contains("not on this census's sheet"));
+        let refused = reduce(&input).unwrap().refused;
+        assert!(refused.iter().any(|r| r.what == "labels" && r.reason.contains("001-zzzz")));
         input.person = vec![label(&id, "boot")];
-        assert!(reduce(&input).unwrap_err().to_string().contains("says `boot`"));
+        let error = reduce(&input).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("found `boot`"), "{error}");
         input.person = vec![label(&id, "boat")];
         assert_eq!(sheet(&input).labelled, 1);
     }

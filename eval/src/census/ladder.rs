@@ -13,6 +13,7 @@ use statistics::contingency::total_variation;
 use statistics::dose::{half_effect, isotonic};
 use statistics::interval::{CiKind, Estimate, never_seen, percentile};
 use statistics::number::{real, real_u64};
+use statistics::ranks::auc;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The rungs above the headline, from the concept's name downward.
@@ -182,24 +183,6 @@ fn without_prompts(rung: &str, identifier: Option<&str>) -> &'static str {
     }
 }
 
-/// P(a score of `with` exceeds one of `without`), ties counted half; `None` if either is empty.
-fn auc(with: &[f64], without: &[f64]) -> Option<f64> {
-    if with.is_empty() || without.is_empty() {
-        return None;
-    }
-    let mut wins = 0.0;
-    for a in with {
-        for b in without {
-            wins += match a.total_cmp(b) {
-                std::cmp::Ordering::Greater => 1.0,
-                std::cmp::Ordering::Equal => 0.5,
-                std::cmp::Ordering::Less => 0.0,
-            };
-        }
-    }
-    Some(wins / (real(with.len()) * real(without.len())))
-}
-
 /// Share against dose, with the base as dose 0 where no dose 0 was drawn; `None` with fewer than two.
 ///
 /// All doses are compared on the seeds that every one of them drew.
@@ -302,21 +285,4 @@ fn distance(prompts: &[PromptPairs<'_>], facet: usize) -> f64 {
 
 fn entity(row: &Row, facet: usize) -> &str {
     if row.blocked { BLOCKED } else { row.labels.get(facet).map_or("", |label| &label.entity) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn auc_counts_ties_half() {
-        assert_eq!(auc(&[1.0, 2.0], &[1.0, 0.0]), Some(0.875));
-        assert_eq!(auc(&[1.0], &[]), None);
-        // KAT `bleed`: a detector that only says yes or no, .829 against .101.
-        let binary = |rate: f64| -> Vec<f64> {
-            (0..1000).map(|i| f64::from(u8::from(f64::from(i) < rate * 1000.0))).collect()
-        };
-        let found = auc(&binary(0.829), &binary(0.101)).unwrap();
-        assert!((found - 0.5 * (1.0 + 0.829 - 0.101)).abs() < 1e-9, "{found}");
-    }
 }

@@ -21,7 +21,7 @@ use crate::panel::{Panel, Stratum};
 use crate::record::{
     AgreementRecord, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, FabricRecord,
     FacetRecord, LeakRecord, LikelihoodRecord, Nulls, PathRecord, PixelRecord, Refusal,
-    SeriesRecord, TypicalityRecord,
+    SeriesRecord, TypicalityRecord, ZeroCheck,
 };
 use crate::rows::{Model, Rows};
 use crate::thesaurus::Thesaurus;
@@ -70,6 +70,8 @@ pub struct CensusInput {
     pub person: Vec<PersonLabel>,
     /// What instruments found that need more than the rows.
     pub measured: Measured,
+    /// The base against itself, drawn once more.
+    pub rerun: Option<ZeroCheck>,
     /// Factor on the width of every entity's interval: above 1 where looking more than once decided
     /// when to stop.
     pub widening: f64,
@@ -164,8 +166,14 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
     let leak = ladder::leak(input, &pictures, &mut refused)?;
     let dose = ladder::dose(input, &pictures, &mut refused)?;
     let similarity = words::similarity(input, &pictures, &mut refused)?;
+    let sheet = labels::labels(input, &headline, &mut refused)?;
     refuse_absent(&input.measured, &mut refused);
-    let nulls = Nulls { zero: pictures.zero_check(), placebos };
+    refused.push(Refusal {
+        what: "settlements".to_owned(),
+        reason: "one run is one settlement: `populate census` on several states of it shows more"
+            .to_owned(),
+    });
+    let nulls = Nulls { zero: pictures.zero_check(), rerun: input.rerun, placebos };
     let warnings = each_once(warnings(input, nulls, &facets));
     let refused = each_once(refused);
     Ok(CensusReport {
@@ -194,7 +202,7 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
         pixels: input.measured.pixels.clone(),
         map: map::points(input, &pictures)?,
         places: Some(places::places(input, &pictures, &headline)),
-        labels: labels::labels(input, &headline)?,
+        labels: sheet,
         modes: input.measured.modes.clone(),
         agreement: input.measured.agreement.clone(),
         refused,

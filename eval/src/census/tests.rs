@@ -381,3 +381,20 @@ fn total_variation_has_a_floor() {
         assert!((bound / paired - 1.0).abs() < 0.06, "K = {k}: {bound}");
     }
 }
+
+/// Who looks four times must leave more room than who looks once.
+#[test]
+fn looking_more_than_once_widens_every_interval_of_an_entity() {
+    let once = reduce(&census(120, &settled)).unwrap();
+    let mut input = census(120, &settled);
+    input.widening = 2.0;
+    let often = reduce(&input).unwrap();
+    let width = |report: &CensusReport| {
+        let boat = report.facets[0].entities.iter().find(|e| e.id == "boat").unwrap();
+        (boat.ci[1] - boat.ci[0], boat.delta)
+    };
+    assert!((width(&often).0 - 2.0 * width(&once).0).abs() < 1e-12);
+    assert!((width(&often).1 - width(&once).1).abs() < 1e-12);
+    let widest = widest_half(&census(120, &settled), "subject").unwrap();
+    assert!(widest >= width(&once).0 / 2.0 && widest < 0.2, "{widest}");
+}

@@ -71,6 +71,8 @@ pub struct Counts {
 pub struct Nulls {
     /// Adapter at dose 0 against the base; absent if dose 0 was not drawn.
     pub zero: Option<ZeroCheck>,
+    /// The base against itself, drawn once more; its pictures may have been drawn by an earlier program.
+    pub rerun: Option<ZeroCheck>,
     /// Placebo draws.
     pub placebos: u32,
 }

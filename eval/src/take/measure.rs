@@ -21,11 +21,13 @@ use statistics::interval::Resampler;
 impl Taker<'_> {
     /// Measures all that the budget pays for.
     pub(super) fn measure(&mut self, watch: &mut Watch<'_, CensusEvent>) -> Result<(), EvalError> {
+        self.rerun = self.figure("rerun", |taker| Ok(Ok(taker.draw_again(watch)?)))?.flatten();
         self.measured.fabric = self.figure("fabric", |taker| Ok(taker.fabric()))?;
         self.measured.copies = self.figure("copies", |taker| Ok(taker.copies()))?;
         let extent = Extent::of(self.job.spec);
         watch.tell(&CensusEvent::Measuring { what: "paths" });
         self.measured.path = self.figure("path", |taker| taker.path(extent, watch))?;
+        self.note_paths(extent, watch)?;
         watch.tell(&CensusEvent::Measuring { what: "likelihoods" });
         self.measured.likelihood =
             self.figure("likelihood", |taker| taker.likelihood(extent, watch))?;

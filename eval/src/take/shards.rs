@@ -7,11 +7,13 @@ use crate::census;
 use crate::error::EvalError;
 use crate::panel::Stratum;
 use crate::plan::{Drawing, guided};
+use crate::record::ZeroCheck;
 use crate::rows::{Model, Row};
 use crate::sample::{SHARD, settled};
 use crate::store::{Looked, Shelf, compression_ratio};
 use checkpoints::Watch;
 use checkpoints::hash::bytes_sha256;
+use image::RgbImage;
 use models::Base;
 use models::adapter;
 use serde_json::json;
@@ -21,6 +23,9 @@ use std::path::Path;
 ///
 /// Source: O'Brien & Fleming 1979, Biometrics 35:549, by the recursion of Armitage, `McPherson` & Rowe.
 const LOOKS: [f64; 4] = [4.049, 2.863, 2.337, 2.024];
+/// Raised with every change of code that changes pictures, embeddings or figures: what was kept before is
+/// then drawn and measured anew.
+pub(crate) const DRAWING: u32 = 1;
 /// The critical value of one look.
 const Z: f64 = 1.96;
 
@@ -102,6 +107,38 @@ impl Taker<'_> {
         Ok(())
     }
 
+    /// Draws the first shard of the base once more and compares it with what was kept of it; nothing if
+    /// the empty prompt is not asked.
+    pub(super) fn draw_again(
+        &self,
+        watch: &Watch<'_, CensusEvent>,
+    ) -> Result<Option<ZeroCheck>, EvalError> {
+        let first = self.seen.iter().find(|seen| {
+            let drawing = &self.plan.drawings[seen.drawing];
+            drawing.model == Model::Base && keeps_latents(drawing) && seen.first == 0
+        });
+        let Some(Seen { drawing, looked, .. }) = first else { return Ok(None) };
+        let drawing = &self.plan.drawings[*drawing];
+        let seeds: Vec<u32> = (0..drawing.seeds.min(SHARD)).collect();
+        let sketches =
+            self.sampling.sketches(self.job.base, &drawing.prompt, &seeds, watch.stop)?;
+        let pictures: Vec<RgbImage> = sketches.into_iter().map(|sketch| sketch.picture).collect();
+        let again = self.words.look(self.job.evaluator, &pictures)?;
+        let mut check = ZeroCheck { pairs: 0, different_pixels: 0, different_labels: 0 };
+        for (i, (picture, sight)) in pictures.iter().zip(&again).enumerate() {
+            let entities = |embedding: &[f32]| -> Vec<String> {
+                let cosines = self.words.cosines(embedding);
+                let labels = self.words.labels(&cosines, self.temperature);
+                labels.into_iter().map(|label| label.entity).collect()
+            };
+            let differs = entities(&sight.embedding) != entities(&looked.embeddings[i]);
+            check.pairs += 1;
+            check.different_pixels += u64::from(pixels_hash(picture.as_raw()) != looked.pixels[i]);
+            check.different_labels += u64::from(differs);
+        }
+        Ok(Some(check))
+    }
+
     /// The weights of a model at a dose. Copies share their tensors with the base.
     pub(super) fn weights(&self, model: Model, dose: f64) -> Result<Base, EvalError> {
         let base = self.job.base;
@@ -133,8 +170,10 @@ impl Taker<'_> {
         let guidance = guided(sampling.guidance_scale, &drawing.prompt)
             .then_some([sampling.guidance_scale, sampling.guidance_rescale]);
         json!({
-            "format": 1,
+            "drawing": DRAWING,
             "tool": self.job.tool,
+            "numerics": self.job.numerics,
+            "empty_prompt": base.force_zeros_for_empty_prompt,
             "base": base.hashes,
             "precision": base.precision.name(),
             "device": base.device_kind(),
@@ -161,7 +200,7 @@ impl Taker<'_> {
         let seeds: Vec<u32> = (first..drawing.seeds.min(first + SHARD)).collect();
         if let Some(looked) = shelf.read(first, seeds.len())
             && (looked.latents.is_empty() != keeps_latents(drawing))
-            && self.restore(shelf, drawing, &seeds)?
+            && self.restore(shelf, drawing, &seeds, &looked)?
         {
             return Ok(looked);
         }
@@ -176,7 +215,7 @@ impl Taker<'_> {
             let encoded = png(&sketch.picture, &path)?;
             let raw = sketch.picture.as_raw();
             looked.compression.push(compression_ratio(&encoded, raw));
-            looked.pixels.push(bytes_sha256(raw).chars().take(16).collect());
+            looked.pixels.push(pixels_hash(raw));
             if keeps_latents(drawing) {
                 looked.latents.push(sketch.latents);
             }
@@ -197,14 +236,26 @@ impl Taker<'_> {
         Ok(looked)
     }
 
-    /// Puts kept pictures of a shelf where the report finds them; false if one is missing.
-    fn restore(&self, shelf: &Shelf, drawing: &Drawing, seeds: &[u32]) -> Result<bool, EvalError> {
-        for &seed_idx in seeds.iter().filter(|&&seed_idx| self.keeps(drawing, seed_idx)) {
-            let place = self.job.run.join("census").join(picture_path(drawing, seed_idx));
-            if place.is_file() {
+    /// Puts kept pictures of a shelf where the report finds them; false if one is missing, or is that of
+    /// another census.
+    fn restore(
+        &self,
+        shelf: &Shelf,
+        drawing: &Drawing,
+        seeds: &[u32],
+        looked: &Looked,
+    ) -> Result<bool, EvalError> {
+        for (&seed_idx, pixels) in seeds.iter().zip(&looked.pixels) {
+            if !self.keeps(drawing, seed_idx) {
                 continue;
             }
-            let Some(picture) = shelf.picture(seed_idx) else { return Ok(false) };
+            let place = self.job.run.join("census").join(picture_path(drawing, seed_idx));
+            if place.is_file() && shows(&checkpoints::fs::read(&place)?, pixels) {
+                continue;
+            }
+            let Some(picture) = shelf.picture(seed_idx).filter(|png| shows(png, pixels)) else {
+                return Ok(false);
+            };
             checkpoints::fs::atomic_write(&place, &picture)?;
         }
         Ok(true)
@@ -278,6 +329,17 @@ fn part(drawing: &Drawing, from: usize, look: usize) -> [u32; 2] {
     [end_of(from), end_of(look + 1)]
 }
 
+/// Whether a PNG holds the pixels of this hash.
+fn shows(png: &[u8], pixels: &str) -> bool {
+    image::load_from_memory(png)
+        .is_ok_and(|picture| pixels_hash(picture.to_rgb8().as_raw()) == pixels)
+}
+
+/// First 16 hex digits of the SHA-256 of 8-bit pixels.
+fn pixels_hash(raw: &[u8]) -> String {
+    bytes_sha256(raw).chars().take(16).collect()
+}
+
 /// Where a picture lies within the census.
 fn picture_path(drawing: &Drawing, seed_idx: u32) -> String {
     let Drawing { model, dose, prompt, .. } = drawing;
@@ -305,4 +367,36 @@ pub(super) fn clear(dir: &Path) -> Result<(), EvalError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panel::Prompt;
+
+    fn drawing(stratum: Stratum, seeds: u32) -> Drawing {
+        Drawing { model: Model::Base, dose: 0.0, prompt: Prompt::new(stratum, "", None), seeds }
+    }
+
+    #[test]
+    fn looks_share_out_unasked_pictures_in_whole_shards_and_begin_with_all_others() {
+        let unasked = drawing(Stratum::Empty, 1000);
+        let ends: Vec<[u32; 2]> = (0..4).map(|look| part(&unasked, look, look)).collect();
+        assert_eq!(ends, [[0, 256], [256, 512], [512, 768], [768, 1000]]);
+        assert_eq!(part(&unasked, 0, 3), [0, 1000]);
+        let asked = drawing(Stratum::Asked, 8);
+        let ends: Vec<[u32; 2]> = (0..4).map(|look| part(&asked, look, look)).collect();
+        assert_eq!(ends, [[0, 8], [8, 8], [8, 8], [8, 8]]);
+        // One shard cannot be shared out.
+        assert_eq!(part(&drawing(Stratum::Medium, 32), 0, 0), [0, 32]);
+    }
+
+    #[test]
+    fn a_picture_is_known_by_its_pixels() {
+        let picture = RgbImage::from_pixel(4, 4, image::Rgb([7, 8, 9]));
+        let bytes = png(&picture, "test").unwrap();
+        assert!(shows(&bytes, &pixels_hash(picture.as_raw())));
+        assert!(!shows(&bytes, &pixels_hash(&[0; 48])));
+        assert!(!shows(b"no picture", &pixels_hash(picture.as_raw())));
+    }
 }

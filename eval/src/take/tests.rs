@@ -9,6 +9,9 @@ use models::{Device, adapter};
 use recipes::{Loaded, Recipe};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Stop while instruments work, behind the last picture.
+const MEASURED: u64 = u64::MAX;
+
 /// A tiny base, its evaluator, a few pictures and a recipe.
 struct World {
     dir: tempfile::TempDir,
@@ -38,7 +41,7 @@ impl World {
              class: tower, prompt: the sks cylinder }}\n    side_px: 64\n\
              adapter: {{ lora: {{ rank: 2 }} }}\n\
              fit: {{ steps: 2, save_every: 1, optimizer: {{ adamw: {{ learning_rate: 1.0e-3 }} }} }}\n\
-             census:\n  budget: custom\n  thesaurus: postcards\n  seeds: {{ empty: 24, other: 34 }}\n  \
+             census:\n  budget: custom\n  thesaurus: postcards\n  seeds: {{ empty: 64, other: 34 }}\n  \
              sampler: {{ ddim: {{ steps: 2, eta: 1.0 }} }}\n  \
              concept: {{ facet: subject, class: tower }}\n  doses: [0.0, 1.0]\n  placebo: 1\n",
             images = dir.path().join("cylinder"),
@@ -83,6 +86,7 @@ impl World {
             second_evaluator: None,
             world: crate::World::Postcards,
             tool: "populate test",
+            numerics: "test",
             hashes,
             run,
             cache: None,
@@ -93,9 +97,15 @@ impl World {
     fn census(&self, run: &str, adapter: &Adapter, stop_at: Option<u64>) -> Counted {
         let stop = AtomicBool::new(false);
         let mut sink = |event: &CensusEvent| {
-            if let CensusEvent::Drew { pictures, .. } = event
-                && stop_at.is_some_and(|at| *pictures >= at)
-            {
+            let reached = match event {
+                CensusEvent::Drew { pictures, .. } => stop_at.is_some_and(|at| *pictures >= at),
+                // Behind the last picture: what the paths said is committed then.
+                CensusEvent::Measuring { what } => {
+                    stop_at == Some(MEASURED) && *what == "information maps"
+                }
+                CensusEvent::Working | CensusEvent::Reducing => false,
+            };
+            if reached {
                 stop.store(true, Ordering::Relaxed);
             }
         };
@@ -111,12 +121,14 @@ impl World {
 
 /// Invariant 11 for the census: stopped twice and taken up again, it leaves the same bytes.
 #[test]
+#[expect(clippy::cognitive_complexity, reason = "one story, told in its order")]
 fn an_interrupted_census_equals_an_uninterrupted_one() {
     let world = World::new();
     let adapter = world.adapter();
     assert!(matches!(world.census("whole", &adapter, None), Counted::Finished(_)));
-    for at in [1, 60] {
+    for at in [1, 60, MEASURED] {
         match world.census("parts", &adapter, Some(at)) {
+            Counted::Interrupted { pictures, of } if at == MEASURED => assert_eq!(pictures, of),
             Counted::Interrupted { pictures, of } => assert!(pictures >= at && pictures < of),
             Counted::Finished(_) => panic!("was to be interrupted at {at}"),
         }
@@ -131,6 +143,11 @@ fn an_interrupted_census_equals_an_uninterrupted_one() {
     assert!(report.atlas.pairs.iter().all(|p| pictures.files.contains_key(&p.after.picture)));
     assert_eq!(manifest.pictures, report.counts.rows);
     assert_eq!(manifest.prompts["empty/empty"], "");
+    // The tiny base's paths were walked, and stand in its rows.
+    assert_eq!(report.path.unwrap().doses[0].pairs, 64);
+    let rows = String::from_utf8(world.bytes("parts", "rows.csv")).unwrap();
+    let walked = |row: &&Row| row.path_nats.is_some_and(|nats| nats > 0.0);
+    assert_eq!(Rows::from_csv(&rows).unwrap().rows.iter().filter(walked).count(), 64);
 }
 
 /// An adapter of any size leaves the base's pictures at dose 0, and not at dose 1.
@@ -206,6 +223,7 @@ fn an_evaluator_that_shares_tensors_with_the_text_encoder_is_refused() {
             second_evaluator: None,
             world: crate::World::Unknown,
             tool: "populate test",
+            numerics: "test",
             hashes: &BTreeMap::new(),
             run: world.dir.path(),
             cache: None,
@@ -305,8 +323,10 @@ fn settlements_that_were_counted_alike_are_compared_seed_by_seed() {
     let candidate = |name: &'static str, run: &'static str| (name, world.dir.path().join(run));
     let of = |names: &[(&'static str, &'static str)]| {
         let placed: Vec<_> = names.iter().map(|(name, run)| candidate(name, run)).collect();
-        let candidates: Vec<Candidate<'_>> =
-            placed.iter().map(|(name, run)| Candidate { name, run, dose: 1.0, spec }).collect();
+        let candidates: Vec<Candidate<'_>> = placed
+            .iter()
+            .map(|(name, run)| Candidate { name, run, of: world.dir.path(), dose: 1.0, spec })
+            .collect();
         compare(&candidates).unwrap()
     };
     let same = of(&[("a", "one"), ("b", "one")]);

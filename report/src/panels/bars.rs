@@ -53,8 +53,6 @@ fn sentence(page: &Page<'_>, facet: &FacetRecord) -> String {
 
 /// Share that the neutral dilution by the newcomer leaves of every entity already there:
 /// (1 − λ)/(1 − a). `None` where no newcomer enters the facet, or nothing else was in it.
-///
-/// Source: the specification of the census, section 4, neutral dilution.
 fn kept(facet: &FacetRecord) -> Option<f64> {
     let new = facet.entities.iter().find(|e| Some(&e.id) == facet.new.as_ref())?;
     (new.p_b < 1.0).then(|| (1.0 - new.p_a) / (1.0 - new.p_b))

@@ -133,7 +133,7 @@ fn steps(page: &Page<'_>, record: &LabelsRecord) -> Markup {
                     (words.say("census_taker.blank"))
                 }
             }
-            li { (words.say("census_taker.step_census")) " " code { "populate census" } }
+            li { (words.say("census_taker.step_census")) " " code { "populate census RUN" } }
         }
         details {
             summary { span { (words.say("census_taker.blank_text")) } }

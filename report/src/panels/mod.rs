@@ -53,8 +53,6 @@ pub(crate) struct Numbered {
 }
 
 /// The panels that the census asks for, 1 to 12, in their order.
-///
-/// Source: the specification of the census, section 10.
 const TWELVE: [fn(&Page<'_>) -> Panel; 12] = [
     map::panel,
     cylinder::panel,

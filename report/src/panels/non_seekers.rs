@@ -9,12 +9,8 @@ use eval::thesaurus::{BLOCKED, NONE};
 use maud::{Markup, html};
 
 /// An entity is a non-seeker where its share lies below this part of what it was.
-///
-/// Source: the specification of the census, I9.
 const GAVE_UP_BELOW: f64 = 0.25;
 /// From this part of its obedience on an entity still answers its name.
-///
-/// Source: the specification of the census, I9.
 const STILL_ANSWERS_FROM: f64 = 0.8;
 /// Pairs shown of each entity, beside the page and within it.
 const PAIRS: [usize; 2] = [8, 4];

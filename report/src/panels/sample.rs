@@ -7,6 +7,7 @@ use crate::plates::Plates;
 use crate::words::{Language, Words};
 use eval::Pictures;
 use eval::json::CensusReport;
+use eval::modes::ModesRecord;
 use eval::record::{
     AgreementRecord, AskedRecord, BeforeAfter, Coherence, CopiesRecord, DirectionEntity,
     DirectionsRecord, FabricMeasure, FabricRecord, FacetAgreement, Forecast, ForecastEntity,
@@ -55,6 +56,7 @@ pub(crate) fn census() -> CensusReport {
     census.places = Some(places());
     census.labels = Some(labels(&census));
     census.agreement = Some(agreement());
+    census.modes = Some(ModesRecord { pictures: 64, sigma: 0.5, sides: Vec::new() });
     for entity in census.facets.iter_mut().flat_map(|facet| &mut facet.entities) {
         (entity.obedience_b, entity.obedience_a) = (Some(0.95), Some(0.9));
         entity.kind_probabilities = Some([0.02, 0.06, 0.9, 0.02]);

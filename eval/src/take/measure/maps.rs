@@ -1,7 +1,7 @@
 //! Information maps: where in the base's own pictures a word has its hold, before and after.
 
 use super::super::{CensusEvent, Taker};
-use super::trajectories::EMPTY;
+use super::trajectories::{EMPTY, ROUNDED};
 use crate::error::EvalError;
 use crate::extent::Extent;
 use crate::network::Network;
@@ -13,6 +13,7 @@ use crate::rows::Model;
 use checkpoints::Watch;
 use image::{GrayImage, ImageFormat};
 use models::Base;
+use models::base::Precision;
 use std::io::Cursor;
 
 /// What is found of one word.
@@ -26,12 +27,16 @@ impl Taker<'_> {
     pub(super) fn pixels(
         &mut self,
         extent: Extent,
-        watch: &Watch<'_, CensusEvent>,
+        watch: &mut Watch<'_, CensusEvent>,
     ) -> Result<Result<PixelRecord, String>, EvalError> {
+        if self.job.base.precision != Precision::F32 {
+            return Ok(Err(ROUNDED.to_owned()));
+        }
         let settled = self.weights(Model::Adapted, 1.0)?;
         let mut words = Vec::new();
         for entity in self.most_frequent(extent.words) {
             words.extend(self.word_maps(&entity, &settled, extent, watch)?);
+            watch.tell(&CensusEvent::Working);
         }
         if words.is_empty() {
             return Ok(Err("no entity has unasked pictures whose latents were kept".to_owned()));

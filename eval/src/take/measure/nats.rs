@@ -44,7 +44,7 @@ impl Taker<'_> {
     pub(super) fn likelihood(
         &mut self,
         extent: Extent,
-        watch: &Watch<'_, CensusEvent>,
+        watch: &mut Watch<'_, CensusEvent>,
     ) -> Result<Result<LikelihoodRecord, String>, EvalError> {
         if self.job.spec.likelihood == LikelihoodWish::Off || extent.likelihood_pictures == 0 {
             let reason = match self.job.spec.likelihood {
@@ -78,9 +78,18 @@ impl Taker<'_> {
             if scored.keys.is_empty() {
                 continue;
             }
+            let path = self.shards.join(format!("likelihood-{i:03}.json"));
+            let nats: Vec<Vec<f64>> = if path.is_file() {
+                checkpoints::fs::read_json(&path)?
+            } else {
+                let nats = self.nats_of(&scored, &settled, &grid, watch)?;
+                checkpoints::fs::atomic_write_json(&path, &nats)?;
+                watch.tell(&CensusEvent::Working);
+                nats
+            };
             entities.push(EntityNats {
                 id: id.clone(),
-                nats: self.nats_of(&scored, &settled, &grid, watch)?,
+                nats,
                 population: Population::new(shares.own[i], &shares.of_entity(i)),
             });
         }

@@ -11,6 +11,7 @@ use crate::panel::Stratum;
 use crate::plan::Drawing;
 use crate::record::{AgreementRecord, CopiesRecord, FabricRecord, FacetAgreement};
 use crate::rows::{Model, Row};
+use crate::thesaurus::NONE;
 use crate::world::World;
 use image::RgbImage;
 use statistics::agreement::{cohen_kappa, same_sign};
@@ -139,6 +140,10 @@ impl Taker<'_> {
         if self.job.second_evaluator.is_none() && extent.judged == 0 {
             return Ok(Err("no second evaluator was given".to_owned()));
         }
+        let postcards = self.job.world == World::Postcards && !self.confusions.is_empty();
+        if self.job.second_evaluator.is_none() && !postcards {
+            return Ok(Err("no second evaluator was given".to_owned()));
+        }
         let rows = self.judged_rows(extent.judged.max(JUDGED));
         let pictures = self.pictures_of(&rows)?;
         let (evaluator, sha256, said) = if let Some(second) = self.job.second_evaluator {
@@ -148,12 +153,10 @@ impl Taker<'_> {
             };
             let sights = words.look(second, &pictures)?;
             ("second evaluator", second.sha256().to_owned(), sights.iter().map(labels).collect())
-        } else if self.job.world == World::Postcards && !self.confusions.is_empty() {
+        } else {
             let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
             let oracle = Oracle::postcards(side, BANK);
             ("nearest render", oracle.sha256().to_owned(), oracle.judge(&pictures))
-        } else {
-            return Ok(Err("no second evaluator was given".to_owned()));
         };
         let said: Vec<Vec<String>> = said;
         Ok(Ok(AgreementRecord {
@@ -171,9 +174,10 @@ impl Taker<'_> {
                 && (row.model == Model::Base
                     || (row.model == Model::Adapted && (row.dose - 1.0).abs() < 1e-9))
         };
-        let mut pairs: BTreeMap<(&str, u32), Vec<&Row>> = BTreeMap::new();
+        // Seed by seed, so that every prompt has its share.
+        let mut pairs: BTreeMap<(u32, &str), Vec<&Row>> = BTreeMap::new();
         for row in self.rows.rows.iter().filter(whole) {
-            pairs.entry((row.prompt.as_str(), row.seed_idx)).or_default().push(row);
+            pairs.entry((row.seed_idx, row.prompt.as_str())).or_default().push(row);
         }
         let mut rows: Vec<&Row> = Vec::new();
         for mut pair in pairs.into_values().filter(|pair| pair.len() == 2).take(most) {
@@ -208,7 +212,11 @@ impl Taker<'_> {
                     u16::try_from(at).unwrap_or(u16::MAX)
                 };
                 // The concept is the detector's to find, and no second evaluator knows it.
-                let known = |row: &Row| row.labels[f].entity != self.plan.concept.id;
+                // A second evaluator has no verified pictures to set a threshold of "none" by.
+                let known = |row: &Row| {
+                    let entity = &row.labels[f].entity;
+                    *entity != self.plan.concept.id && entity != NONE
+                };
                 let both: Vec<(Model, u16, u16)> = rows
                     .iter()
                     .zip(said)

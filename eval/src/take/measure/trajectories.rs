@@ -11,6 +11,11 @@ use crate::rows::{Model, Row};
 use crate::sample::SHARD;
 use checkpoints::Watch;
 use models::Base;
+use models::base::Precision;
+
+/// Why differences of two passes are not taken in half precision.
+pub(super) const ROUNDED: &str =
+    "the denoiser computes in half precision: what two passes differ by would be rounding";
 
 /// The prompt whose trajectories are walked.
 pub(super) const EMPTY: &str = "empty/empty";
@@ -25,8 +30,11 @@ impl Taker<'_> {
         if !self.is_adapter() {
             return Ok(Err("the base's own weights were trained: there is no small dose".into()));
         }
-        if extent.paths == 0 {
+        if self.walked(extent) == 0 {
             return Ok(Err("the census draws too few pictures of the empty prompt".into()));
+        }
+        if self.job.base.precision != Precision::F32 {
+            return Ok(Err(ROUNDED.to_owned()));
         }
         let steps = match self.sampling.path_steps() {
             Ok(steps) => steps,
@@ -41,7 +49,6 @@ impl Taker<'_> {
             .iter()
             .map(|(model, dose)| PathModel { model: model.to_string(), dose: *dose })
             .collect();
-        self.note_paths(&models, &block);
         Ok(Ok(reduce(&PathInput {
             models: &named,
             blocks: &[block],
@@ -51,6 +58,13 @@ impl Taker<'_> {
             secant: Some(0),
             resampler: self.resampler(),
         })))
+    }
+
+    /// Trajectories that are walked: of seeds whose pictures were drawn, the first ones.
+    fn walked(&self, extent: Extent) -> u32 {
+        let drawn = |row: &&Row| row.model == Model::Base && row.prompt == EMPTY;
+        let n = self.rows.rows.iter().filter(drawn).count();
+        extent.paths.min(u32::try_from(n).unwrap_or(u32::MAX))
     }
 
     /// The models that are asked, the small dose first.
@@ -70,7 +84,7 @@ impl Taker<'_> {
         &self,
         extent: Extent,
         models: &[(Model, f64)],
-        watch: &Watch<'_, CensusEvent>,
+        watch: &mut Watch<'_, CensusEvent>,
     ) -> Result<Vec<Vec<PathSum>>, EvalError> {
         let others: Vec<Base> = models
             .iter()
@@ -78,14 +92,16 @@ impl Taker<'_> {
             .collect::<Result<_, _>>()?;
         let prompt = Prompt::new(Stratum::Empty, "", None);
         let mut all = vec![Vec::new(); models.len()];
-        for first in (0..extent.paths).step_by(usize::try_from(SHARD).unwrap_or(1)) {
+        let n = self.walked(extent);
+        for first in (0..n).step_by(usize::try_from(SHARD).unwrap_or(1)) {
             let path = self.shards.join(format!("path-{first:06}.json"));
             let sums: Vec<Vec<[f64; 2]>> = if path.is_file() {
                 checkpoints::fs::read_json(&path)?
             } else {
-                let seeds: Vec<u32> = (first..extent.paths.min(first + SHARD)).collect();
+                let seeds: Vec<u32> = (first..n.min(first + SHARD)).collect();
                 let sums = self.walk(&others, &prompt, &seeds, watch)?;
                 checkpoints::fs::atomic_write_json(&path, &sums)?;
+                watch.tell(&CensusEvent::Working);
                 sums
             };
             for (of_model, shard) in all.iter_mut().zip(sums) {
@@ -136,12 +152,21 @@ impl Taker<'_> {
         Ok(PathBlock { weight: 1.0, labels, sums })
     }
 
-    /// Writes nats and log weight of the whole dose, or else of the small one, into the base's rows.
-    fn note_paths(&mut self, models: &[(Model, f64)], block: &PathBlock) {
-        let whole = models
-            .iter()
-            .position(|(model, dose)| *model == Model::Adapted && (dose - 1.0).abs() < 1e-9);
-        let sums = &block.sums[whole.unwrap_or(0)];
+    /// Writes nats and log weight of the whole dose, or else of the small one, into the base's rows:
+    /// from the committed shards, so that a census that was interrupted behind them has them, too.
+    pub(super) fn note_paths(
+        &mut self,
+        extent: Extent,
+        watch: &mut Watch<'_, CensusEvent>,
+    ) -> Result<(), EvalError> {
+        if self.measured.path.is_none() {
+            return Ok(());
+        }
+        let models = self.path_models(extent);
+        let all = self.path_sums(extent, &models, watch)?;
+        let is_whole =
+            |(model, dose): &(Model, f64)| *model == Model::Adapted && (dose - 1.0).abs() < 1e-9;
+        let sums = &all[models.iter().position(is_whole).unwrap_or(0)];
         for row in &mut self.rows.rows {
             if row.model != Model::Base || row.prompt != EMPTY {
                 continue;
@@ -150,5 +175,6 @@ impl Taker<'_> {
             row.path_nats = sum.map(|sum| sum.nats);
             row.log_w = sum.map(|sum| sum.log_weight());
         }
+        Ok(())
     }
 }

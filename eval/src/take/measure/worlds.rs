@@ -1,7 +1,7 @@
 //! Series and modes: whether pictures of one instruction still belong together, and what arrived or
 //! departed without asking a thesaurus.
 
-use super::super::{SERIES_PICTURES, Taker};
+use super::super::Taker;
 use super::trajectories::EMPTY;
 use crate::error::EvalError;
 use crate::modes::{FREQUENCIES, ModesRecord, ModesSettings, modes};
@@ -13,6 +13,7 @@ use crate::series::{
     style_from_tokens,
 };
 use image::RgbImage;
+use statistics::number::whole;
 use std::collections::BTreeMap;
 
 /// Modes per side, and random exchanges behind each floor.
@@ -44,10 +45,10 @@ impl Taker<'_> {
         let points: Result<Vec<FrontierPoint>, String> =
             [(0, 0.0), (1, 1.0)].into_iter().map(|(i, dose)| self.point(&drawn, i, dose)).collect();
         Ok(points.map(|frontier| SeriesRecord {
-            pictures: u64::from(SERIES_PICTURES),
+            pictures: whole(drawn.groups.len() / drawn.names.len()),
             spaces,
             frontier,
-            sheets: sheets(&drawn),
+            sheets: self.sheets(&drawn),
         }))
     }
 
@@ -175,27 +176,28 @@ impl Taker<'_> {
         };
         modes(&before, &after, settings)
     }
-}
 
-/// One sheet per series and model.
-fn sheets(drawn: &Drawn<'_>) -> Vec<SeriesSheet> {
-    let mut sheets = Vec::new();
-    for (series, name) in drawn.names.iter().enumerate() {
-        for (i, model) in ["base", "adapted"].into_iter().enumerate() {
-            let rows = drawn.rows[i].iter().zip(&drawn.groups);
-            let pictures = rows.filter(|(_, group)| **group == series).filter_map(|(row, _)| {
-                Some(SeriesPicture {
-                    picture: row.picture.clone()?,
-                    instruction: row.prompt.clone(),
-                    seed_idx: row.seed_idx,
-                })
-            });
-            sheets.push(SeriesSheet {
-                name: (*name).to_owned(),
-                model: model.to_owned(),
-                pictures: pictures.collect(),
-            });
+    /// One sheet per series and model.
+    fn sheets(&self, drawn: &Drawn<'_>) -> Vec<SeriesSheet> {
+        let mut sheets = Vec::new();
+        for (series, prompt) in drawn.names.iter().enumerate() {
+            for (i, model) in ["base", "adapted"].into_iter().enumerate() {
+                let rows = drawn.rows[i].iter().zip(&drawn.groups);
+                let pictures =
+                    rows.filter(|(_, group)| **group == series).filter_map(|(row, _)| {
+                        Some(SeriesPicture {
+                            picture: row.picture.clone()?,
+                            instruction: self.text_of(&row.prompt).to_owned(),
+                            seed_idx: row.seed_idx,
+                        })
+                    });
+                sheets.push(SeriesSheet {
+                    name: self.text_of(prompt).to_owned(),
+                    model: model.to_owned(),
+                    pictures: pictures.collect(),
+                });
+            }
         }
+        sheets
     }
-    sheets
 }
