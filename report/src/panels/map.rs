@@ -187,7 +187,7 @@ fn dot(page: &Page<'_>, point: &MapPoint, frame: &Frame) -> Markup {
         MapKind::Placebo => ("placebo", DIAMOND),
     };
     let (text, left, top, anchor) = match point.kind {
-        MapKind::Settlement => ("name", "11", "-11", "start"),
+        MapKind::Settlement => ("name", "0", "27", "middle"),
         MapKind::Dose => ("label", "0", "-10", "middle"),
         MapKind::Placebo => ("label", "0", "20", "middle"),
     };
