@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use checkpoints::energy::Phase;
 use checkpoints::run_dir::{Checkpoint, Heartbeat, RunDir, RunFolder};
 use checkpoints::{CheckpointError, ModelFiles, ModelOptions, TensorFile, Watch};
-use eval::{CensusEvent, CensusJob, Change, Counted, EvalError, World};
+use eval::{CensusEvent, CensusJob, Change, Counted, World};
 use models::adapter::Adapter;
 use models::base::load_with;
 use models::{Base, Evaluator};
@@ -84,47 +84,19 @@ pub(crate) fn count_and_report(
     mut spending: Option<&mut Spending>,
     job: &Job<'_>,
 ) -> Result<Option<Reported>, JobError> {
-    let Some(spec) = &counting.recipe.census else {
-        return Err(JobError::Usage {
-            message: format!("recipe `{}` has no section `census`", counting.recipe.name),
-            hint: Some("add one, and train again under its new name".to_owned()),
-        });
-    };
+    let spec = spec_of(counting.recipe)?;
     if let Some(spending) = spending.as_deref_mut() {
         spending.enter(Phase::Census)?;
     }
-    let mut listener = Listener {
-        progress: job.progress(),
-        spending,
-        alive: counting.alive,
-        step: counting.recipe.fit.steps,
-        clock: Stopwatch::start(),
-        beat_at_secs: f64::NEG_INFINITY,
-        failure: None,
-    };
-    let subject = Subject {
-        spec,
-        checkpoint: finished(counting.recipe, counting.run)?,
-        folder: counting.run.path(),
-    };
-    let counted = count(counting, &subject, &mut listener, job);
-    listener.progress.end();
-    if let Some(error) = listener.failure {
-        return Err(error);
+    let checkpoint = finished(counting.recipe, counting.run)?;
+    let subject = Subject { spec, checkpoint, folder: counting.run.path() };
+    if !count(counting, &subject, spending.as_deref_mut(), job)? {
+        return Ok(None);
     }
-    match counted? {
-        Counted::Interrupted { pictures, of } => {
-            job.terminal.say(&format!("{pictures} of {of} pictures are counted and kept"));
-            Ok(None)
-        }
-        Counted::Finished(_) => {
-            if let Some(spending) = listener.spending {
-                spending.enter(Phase::Report)?;
-            }
-            write_report(counting.recipe, counting.run, &counting.device.name, Form::Folder)
-                .map(Some)
-        }
+    if let Some(spending) = spending {
+        spending.enter(Phase::Report)?;
     }
+    write_report(counting.recipe, counting.run, &counting.device.name, Form::Folder).map(Some)
 }
 
 /// Takes the census of a run's checkpoint into a folder of its own, without a report; false if a stop
@@ -132,29 +104,52 @@ pub(crate) fn count_and_report(
 ///
 /// # Errors
 ///
-/// A checkpoint that is not there, and whatever `eval` refuses.
+/// A recipe without census, a checkpoint that is not there, and whatever `eval` refuses.
 pub(crate) fn count_into(
     counting: &Counting<'_>,
     step: Option<u64>,
     folder: &Path,
     job: &Job<'_>,
 ) -> Result<bool, JobError> {
-    let Some(spec) = &counting.recipe.census else { return Ok(true) };
+    let spec = spec_of(counting.recipe)?;
     let checkpoint = match step {
         Some(step) => at_step(counting.run, step)?,
         None => finished(counting.recipe, counting.run)?,
     };
+    count(counting, &Subject { spec, checkpoint, folder }, None, job)
+}
+
+fn spec_of(recipe: &Recipe) -> Result<&CensusSpec, JobError> {
+    recipe.census.as_ref().ok_or_else(|| JobError::Usage {
+        message: format!("recipe `{}` has no section `census`", recipe.name),
+        hint: Some("add one, and train again under its new name".to_owned()),
+    })
+}
+
+/// What is counted, and where its census is written.
+struct Subject<'a> {
+    spec: &'a CensusSpec,
+    checkpoint: Checkpoint,
+    folder: &'a Path,
+}
+
+/// Takes a census, or goes on with it; false if a stop was requested.
+fn count(
+    counting: &Counting<'_>,
+    subject: &Subject<'_>,
+    spending: Option<&mut Spending>,
+    job: &Job<'_>,
+) -> Result<bool, JobError> {
     let mut listener = Listener {
         progress: job.progress(),
-        spending: None,
-        alive: None,
-        step: checkpoint.step(),
+        spending,
+        alive: counting.alive,
+        step: subject.checkpoint.step(),
         clock: Stopwatch::start(),
         beat_at_secs: f64::NEG_INFINITY,
         failure: None,
     };
-    let subject = Subject { spec, checkpoint, folder };
-    let counted = count(counting, &subject, &mut listener, job);
+    let counted = measure(counting, subject, &mut listener, job);
     listener.progress.end();
     if let Some(error) = listener.failure {
         return Err(error);
@@ -168,14 +163,7 @@ pub(crate) fn count_into(
     }
 }
 
-/// What is counted, and where its census is written.
-struct Subject<'a> {
-    spec: &'a CensusSpec,
-    checkpoint: Checkpoint,
-    folder: &'a Path,
-}
-
-fn count(
+fn measure(
     counting: &Counting<'_>,
     subject: &Subject<'_>,
     listener: &mut Listener<'_>,
@@ -231,10 +219,7 @@ fn count(
     let stop = job.stop;
     let mut sink = |event: &CensusEvent| listener.hear(event, stop.flag());
     let mut watch = Watch { stop: stop.flag(), sink: &mut sink };
-    match eval::census(&census, &mut watch) {
-        Err(EvalError::Stopped) => Ok(Counted::Interrupted { pictures: 0, of: 0 }),
-        counted => Ok(counted?),
-    }
+    Ok(eval::census(&census, &mut watch)?)
 }
 
 /// The last checkpoint of a training that is complete.
