@@ -1,4 +1,3 @@
-
 use super::*;
 use recipes::draws::{self, Purpose};
 

@@ -1,4 +1,3 @@
-
 use checkpoints::Watch;
 use models::base::host_values;
 
