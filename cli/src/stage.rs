@@ -1,9 +1,12 @@
 //! What several verbs open: the base, the pictures, the run that a recipe names.
 
+pub(crate) mod settled;
+
+use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 
-use checkpoints::run_dir::{AttemptRecord, RunFolder, run_id};
+use checkpoints::run_dir::{AttemptRecord, Checkpoint, RunFolder, run_id};
 use checkpoints::{Family, ModelFiles, ModelOptions, Predicts, WhichWeights};
 use datasets::{Dataset, Warning};
 use models::Base;
@@ -19,14 +22,19 @@ use crate::environment;
 use crate::error::JobError;
 use crate::hub;
 use crate::terminal::Terminal;
+use settled::Settled;
 
 /// A recipe with what it names, opened and hashed; no weight is on a device yet.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The base's files.
     pub(crate) base_files: ModelFiles,
-    /// One hash of the base.
+    /// One hash of the base that is trained on: with what was settled in it before.
     pub(crate) base_sha256: String,
+    /// One hash of the base's files.
+    root_sha256: String,
+    /// What was settled in it before, in this order.
+    settled: Vec<Settled>,
     /// The pictures.
     pub(crate) dataset: Dataset,
     /// Hash over recipe, base and pictures.
@@ -38,14 +46,38 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// Every problem of the pictures; a base that is not there.
+    /// Every problem of the pictures; a base that is not there; an earlier settlement that is not
+    /// there, not finished or not for this base.
     pub(crate) fn of(recipe: &Recipe) -> Result<Self, JobError> {
         let base_files = base_files(&recipe.base)?;
         // Hashing a large base takes a while: what may be wrong with the pictures is said before.
         let dataset = datasets::open(&recipe.dataset)?;
-        let base_sha256 = base_files.sha256()?;
+        let settled = settled::open(&recipe.settled)?;
+        settled::check(&settled, &base_files)?;
+        let root_sha256 = base_files.sha256()?;
+        let base_sha256 = settled::base_sha256(&root_sha256, &settled);
         let fingerprint = recipes::fingerprint(recipe, &base_sha256, &dataset.sha256);
-        Ok(Self { base_files, base_sha256, dataset, fingerprint })
+        Ok(Self { base_files, base_sha256, root_sha256, settled, dataset, fingerprint })
+    }
+
+    /// Hashes that tell a census what it counts; `root` and `settled` where something was settled
+    /// before.
+    pub(crate) fn hashes(&self) -> BTreeMap<String, String> {
+        let mut hashes = BTreeMap::from([
+            ("base".to_owned(), self.base_sha256.clone()),
+            ("dataset".to_owned(), self.dataset.sha256.clone()),
+        ]);
+        if !self.settled.is_empty() {
+            hashes.insert("root".to_owned(), self.root_sha256.clone());
+            hashes.insert("settled".to_owned(), settled::identities(&self.settled));
+        }
+        hashes
+    }
+
+    /// Says what is odd about the pictures, and about what was settled before.
+    pub(crate) fn warn(&self, terminal: &Terminal) {
+        warn_of(&self.dataset, terminal);
+        settled::warn(&self.settled, &self.root_sha256, terminal);
     }
 
     /// Name of the run directory, unless the user gives one.
@@ -201,7 +233,8 @@ pub(crate) fn trains_unet_alone(recipe: &Recipe) -> bool {
     }
 }
 
-/// Loads the base of a recipe in the precision that it has on this device.
+/// Loads the base of a recipe in the precision that it has on this device, and merges into it what was
+/// settled before.
 pub(crate) fn load_base(
     recipe: &Recipe,
     opened: &Opened,
@@ -210,6 +243,7 @@ pub(crate) fn load_base(
     let precision = precision(recipe, device)?;
     let mut base = models::base::load_with(&opened.base_files, &device.device, precision)?;
     base.clip_skip = recipe.base.model().map_or(1, |model| model.clip_skip as usize);
+    settled::merge(&opened.settled, &mut base)?;
     Ok(base)
 }
 
@@ -263,6 +297,30 @@ pub(crate) fn recipe_of_run(folder: &RunFolder) -> Result<Box<Recipe>, JobError>
 pub(crate) fn any_recipe_of_run(folder: &RunFolder) -> Result<Loaded, JobError> {
     let path = folder.path().join("recipe.resolved.yaml");
     Ok(recipes::load_text(&path, folder.recipe_yaml(), &[])?)
+}
+
+/// The last checkpoint of a training that is complete.
+///
+/// # Errors
+///
+/// [`JobError::Usage`] for one that is not; [`JobError::Checkpoint`] for what cannot be read.
+pub(crate) fn finished(recipe: &Recipe, run: &RunFolder) -> Result<Checkpoint, JobError> {
+    let newest = run.newest()?;
+    let step = newest.as_ref().map_or(0, Checkpoint::step);
+    match newest {
+        Some(checkpoint) if step == recipe.fit.steps => Ok(checkpoint),
+        Some(_) | None => Err(JobError::Usage {
+            message: format!(
+                "run `{}` is at step {step}, expected {}",
+                run.path().display(),
+                recipe.fit.steps
+            ),
+            hint: Some(format!(
+                "finish it first: `populate resume {}`",
+                shell_word(&run.path().display().to_string())
+            )),
+        }),
+    }
 }
 
 /// The run that a path means: the run directory itself, or that of the recipe in a file.

@@ -27,11 +27,11 @@ pub fn canonical_json(recipe: &impl Resolved) -> Value {
 
 /// sha256, as 64 hex digits, over the recipe, the base and the data.
 ///
-/// Places of the base and of pictures are left out of the recipe first: the two hashes speak for
-/// their content, and a run keeps its name when they move.
+/// Places of the base, of what was settled in it before and of pictures are left out of the recipe
+/// first: the two hashes speak for their content, and a run keeps its name when they move.
 ///
-/// `base_sha256` and `dataset_sha256` are hex digits of the base's weights and of the dataset's
-/// manifest.
+/// `base_sha256` and `dataset_sha256` are hex digits of the base's weights, with what was settled in
+/// it before, and of the dataset's manifest.
 pub fn fingerprint(recipe: &impl Resolved, base_sha256: &str, dataset_sha256: &str) -> String {
     let mut recipe = canonical_json(recipe);
     for pointer in [
@@ -42,6 +42,7 @@ pub fn fingerprint(recipe: &impl Resolved, base_sha256: &str, dataset_sha256: &s
         "/base/sd2/vae",
         "/base/sdxl/weights",
         "/base/sdxl/vae",
+        "/settled",
         "/dataset/captioned/images",
         "/dataset/dreambooth/instance/images",
         "/dataset/dreambooth/class/images",
@@ -129,6 +130,7 @@ mod tests {
             &["adapter={full: {targets: ['unet.**.{to_q,to_k}']}}", "name=1e3", "seed=7"],
             &["base={sd2: {weights: hf:o/n@v, prediction: v, zero_terminal_snr: true}}"],
             &["base={sdxl: {weights: x.safetensors, vae: v}}", "census.sampler=euler_a"],
+            &["settled=[runs/a-1f, 'b c.safetensors']"],
         ] {
             let once = with(sets);
             let text = resolved_yaml(&once);
@@ -167,6 +169,10 @@ mod tests {
         let with_vae = |vae: &str| base(&format!("sd1: {{weights: x, vae: {vae}}}"));
         assert_eq!(with_vae("here"), with_vae("there"));
         assert_ne!(with_vae("here"), base("sd1: {weights: x}"));
+        let upon = |settled: &str| fingerprint(&with(&[&format!("settled={settled}")]), "b", "d");
+        assert_eq!(upon("[here]"), upon("[there]"), "the hash of the base speaks for it");
+        assert_eq!(upon("[]"), fingerprint(&with(&[]), "b", "d"));
+        assert_ne!(upon("[here]"), upon("[]"));
     }
 
     /// A key that is written although it is off would rename every run of an older recipe.
@@ -174,6 +180,7 @@ mod tests {
     fn what_is_off_is_not_written() {
         let json = canonical_json(&with(&[]));
         assert_eq!(json["base"], "postcards");
+        assert_eq!(json.get("settled"), None);
         let keys = |section: &str| {
             let section = json.pointer(section).and_then(Value::as_object).unwrap();
             let mut keys: Vec<&str> = section.keys().map(String::as_str).collect();

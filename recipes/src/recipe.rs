@@ -12,7 +12,7 @@ use crate::census::{CensusContext, CensusSpec, RawCensus};
 use crate::choice::Choice;
 use crate::dataset::{self, DatasetSpec, PostcardsSpec, RawDataset};
 use crate::error::{RecipeError, RecipeErrorKind, problem_from_yaml};
-use crate::field::{Whole, raw_section};
+use crate::field::{Field, Whole, raw_section};
 use crate::fit::{FitSpec, RawFit};
 use crate::gate::{GatesSpec, RawGates};
 use crate::objective::{ObjectiveSpec, RawObjective};
@@ -20,8 +20,8 @@ use crate::output::{OutputSpec, RawOutput};
 use crate::overrides;
 use crate::pretrain::{self, PretrainRecipe, RawPretrain};
 use crate::previews::PreviewContext;
-use crate::problem::{Checks, Problem};
-use crate::units::{Places, file_name};
+use crate::problem::{Checks, Problem, items};
+use crate::units::{Places, file_name, folder};
 
 /// All that determines a settlement: immutable, with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,6 +32,10 @@ pub struct Recipe {
     pub seed: u64,
     /// The frozen model.
     pub base: BaseSpec,
+    /// What was settled in the base before: run directories and adapter files, each once, merged into
+    /// its weights in this order. Runs from before there was a choice keep their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<PathBuf>,
     /// The pictures.
     pub dataset: DatasetSpec,
     /// What is trained.
@@ -78,6 +82,8 @@ raw_section! {
         seed: Whole,
         /// The frozen model a concept is settled in.
         base: Choice<RawBase>,
+        /// Runs and adapter files that are merged into the base first, in this order (default none).
+        settled: Vec<Field<PathBuf>>,
         /// The pictures it is learned from.
         #[schemars(!default, required)]
         dataset: Choice<RawDataset>,
@@ -217,6 +223,7 @@ impl RawRecipe {
         let name = name.map(|name| file_name(name, "name", checks));
         let seed = self.seed.number_or(0, "seed", &.., checks);
         let base = base::resolve(self.base, root, places, checks);
+        let settled = settled(self.settled, places, checks);
         // Only defaults come from the base, so a broken one may be replaced to find more problems.
         let known_base = base.clone().unwrap_or(BaseSpec::Postcards);
         let dataset = self.dataset.required_choice("dataset", root, checks);
@@ -249,6 +256,7 @@ impl RawRecipe {
             name: name?,
             seed,
             base: base?,
+            settled,
             dataset: dataset?,
             adapter: adapter?,
             objective,
@@ -271,6 +279,7 @@ impl RawRecipe {
     ) -> Option<PretrainRecipe> {
         let foreign = [
             ("base", self.base.location()),
+            ("settled", self.settled.location()),
             ("adapter", self.adapter.location()),
             ("objective", self.objective.location()),
             ("census", self.census.location()),
@@ -315,6 +324,23 @@ impl RawRecipe {
             fit: fit?,
         })
     }
+}
+
+/// What is merged into the base first; whether it is there is not checked here.
+fn settled(raw: Field<Vec<Field<PathBuf>>>, places: &Places, checks: &mut Checks) -> Vec<PathBuf> {
+    const KEY: &str = "settled";
+    let Some(list) = raw.given(KEY, checks) else { return Vec::new() };
+    let mut settled = Vec::new();
+    for item in items(list.value, KEY, checks) {
+        let path = folder(&item, KEY, places, checks);
+        if settled.contains(&path) {
+            let twice = path.display();
+            let message = format!("`{KEY}` must name each settlement once, found `{twice}` twice");
+            checks.problem(item.referenced, message);
+        }
+        settled.push(path);
+    }
+    settled
 }
 
 fn postcards(raw: Spanned<RawDataset>, checks: &mut Checks) -> Option<PostcardsSpec> {
@@ -366,7 +392,7 @@ mod tests {
 
     use super::*;
     use crate::census::Budget;
-    use crate::check::SMALL;
+    use crate::check::{SMALL, problems_with, with};
     use crate::fingerprint::resolved_yaml;
 
     fn shipped(folder: &Path) -> Vec<PathBuf> {
@@ -426,6 +452,42 @@ mod tests {
         };
         assert_eq!(recipe.census, None);
         assert_eq!(Loaded::Settle(recipe).name(), "small");
+    }
+
+    #[test]
+    fn settlements_that_came_before_are_named_in_their_order() {
+        assert_eq!(with(&[]).settled, Vec::<PathBuf>::new());
+        assert_eq!(with(&["settled=[]"]), with(&[]));
+        let recipe = with(&["settled=[runs/b-1f, adapters/a.safetensors]"]);
+        let expected = ["runs/b-1f", "adapters/a.safetensors"].map(PathBuf::from);
+        assert_eq!(recipe.settled, expected);
+        let text = resolved_yaml(&recipe);
+        assert_eq!(crate::check::recipe(&text), recipe, "{text}");
+        // An older recipe keeps its text, and with it the name of its run.
+        assert!(!resolved_yaml(&with(&[])).contains("settled"));
+    }
+
+    #[test]
+    fn a_settlement_that_came_before_is_a_path_and_stands_once() {
+        assert_eq!(
+            problems_with(&["settled=[a, b, a]"]),
+            ["a: `settled` must name each settlement once, found `a` twice"]
+        );
+        let text = SMALL.replace("base: postcards", "base: postcards\nsettled:\n  - ''");
+        let message = "`settled` must name a path, found an empty text";
+        crate::check::one_problem(&text, (4, 5), "''", message);
+        let text = SMALL.replace("base: postcards", "base: postcards\nsettled:");
+        crate::check::one_problem(&text, (3, 8), "", "`settled` has no value");
+        assert_eq!(problems_with(&["settled=runs/a"]).len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_settled_before_a_training_from_scratch() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("postcards/vae.yaml");
+        let error = load(&path, &["settled=[runs/a]".to_owned()]).unwrap_err();
+        let messages: Vec<&str> =
+            error.problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(messages, ["`settled` has no meaning beside `pretrain`"]);
     }
 
     #[test]

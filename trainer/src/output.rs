@@ -191,7 +191,7 @@ fn write_base(
         let to = dir.join(&component);
         let is_trained =
             |path: &String| path.split_once('.').is_some_and(|(first, _)| first == component);
-        if values.keys().any(is_trained) {
+        if values.keys().any(is_trained) || was_settled(job, &component) {
             files.extend(write_trained(job, trainee.base(), &component, &to)?);
         } else {
             job.base_files.copy_component(&component, &to)?;
@@ -206,7 +206,12 @@ fn write_base(
     Ok(files)
 }
 
-/// Writes one component with its trained weights; gives the weight files.
+/// Whether a component may hold what was settled in the base before, and its files do not.
+fn was_settled(job: &Job<'_>, component: &str) -> bool {
+    !job.recipe.settled.is_empty() && network(&mut job.base.clone(), component).is_some()
+}
+
+/// Writes one component with the weights that it has in memory; gives the weight files.
 fn write_trained(
     job: &Job<'_>,
     trained: &Base,

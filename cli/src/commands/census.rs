@@ -1,6 +1,5 @@
 //! `populate census`: counts what a finished training changed. Only what lies on disk is trusted.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoints::energy::Phase;
@@ -88,7 +87,7 @@ pub(crate) fn count_and_report(
     if let Some(spending) = spending.as_deref_mut() {
         spending.enter(Phase::Census)?;
     }
-    let checkpoint = finished(counting.recipe, counting.run)?;
+    let checkpoint = stage::finished(counting.recipe, counting.run)?;
     let subject = Subject { spec, checkpoint, folder: counting.run.path() };
     if !count(counting, &subject, spending.as_deref_mut(), job)? {
         return Ok(None);
@@ -114,7 +113,7 @@ pub(crate) fn count_into(
     let spec = spec_of(counting.recipe)?;
     let checkpoint = match step {
         Some(step) => at_step(counting.run, step)?,
-        None => finished(counting.recipe, counting.run)?,
+        None => stage::finished(counting.recipe, counting.run)?,
     };
     count(counting, &Subject { spec, checkpoint, folder }, None, job)
 }
@@ -189,11 +188,8 @@ fn measure(
         None => None,
     };
     let trained = trained(checkpoint, run, &base)?;
-    let hashes = BTreeMap::from([
-        ("base".to_owned(), opened.base_sha256.clone()),
-        ("dataset".to_owned(), opened.dataset.sha256.clone()),
-        ("trained".to_owned(), trained.sha256().to_owned()),
-    ]);
+    let mut hashes = opened.hashes();
+    hashes.insert("trained".to_owned(), trained.sha256().to_owned());
     let census = CensusJob {
         spec,
         gates: &recipe.gates,
@@ -220,26 +216,6 @@ fn measure(
     let mut sink = |event: &CensusEvent| listener.hear(event, stop.flag());
     let mut watch = Watch { stop: stop.flag(), sink: &mut sink };
     Ok(eval::census(&census, &mut watch)?)
-}
-
-/// The last checkpoint of a training that is complete.
-fn finished(recipe: &Recipe, run: &RunFolder) -> Result<Checkpoint, JobError> {
-    let newest = run.newest()?;
-    let step = newest.as_ref().map_or(0, Checkpoint::step);
-    match newest {
-        Some(checkpoint) if step == recipe.fit.steps => Ok(checkpoint),
-        Some(_) | None => Err(JobError::Usage {
-            message: format!(
-                "run `{}` is at step {step}, expected {}",
-                run.path().display(),
-                recipe.fit.steps
-            ),
-            hint: Some(format!(
-                "finish it first: `populate resume {}`",
-                shell_word(&run.path().display().to_string())
-            )),
-        }),
-    }
 }
 
 /// An earlier checkpoint of a run.

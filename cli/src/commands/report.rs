@@ -136,7 +136,7 @@ fn facts(
     run: &RunFolder,
     device: &str,
 ) -> Result<Vec<(String, String)>, JobError> {
-    let base = match &recipe.base {
+    let mut base = match &recipe.base {
         BaseSpec::Postcards => "postcards (embedded)".to_owned(),
         BaseSpec::Folder { weights } => last_part(weights),
         BaseSpec::Sd1(model) | BaseSpec::Sd2(model) | BaseSpec::Sdxl(model) => {
@@ -146,6 +146,10 @@ fn facts(
             }
         }
     };
+    for before in &recipe.settled {
+        base.push_str(" + ");
+        base.push_str(&last_part(before));
+    }
     let trained = match &recipe.adapter {
         AdapterSpec::Lora(lora) => format!("LoRA, rank {}, alpha {}", lora.rank, lora.alpha),
         AdapterSpec::Full(_) => "weights of the base themselves".to_owned(),

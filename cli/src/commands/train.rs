@@ -127,7 +127,7 @@ pub(crate) fn settle(
         });
     }
     let opened = Opened::of(recipe)?;
-    stage::warn_of(&opened.dataset, job.terminal);
+    opened.warn(job.terminal);
     let id = opened.run_id(recipe, settlement.run_id.as_deref());
     check_when(settlement, &settlement.runs.join(&id))?;
     let device = job.device()?;

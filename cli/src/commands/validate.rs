@@ -51,10 +51,13 @@ fn settlement(
         // Reads thesaurus and panel, and looks the concept up in them.
         CensusPlan::new(census, &recipe.dataset, &dataset, Divisible::Yes)?;
     }
+    stage::settled::open(&recipe.settled)?;
+    let before = stage::settled::words(&recipe.settled);
+    let before = before.map(|before| format!(" on top of {before}")).unwrap_or_default();
     let n_pictures = dataset.examples.len();
     let counted = if recipe.census.is_some() { ", then counts" } else { "" };
     let text = format!(
-        "`{}` is valid: settles `{}` from {n_pictures} pictures in {} steps{counted}",
+        "`{}` is valid: settles `{}` from {n_pictures} pictures in {} steps{before}{counted}",
         arguments.recipe.display(),
         recipe.name,
         recipe.fit.steps,
@@ -62,6 +65,7 @@ fn settlement(
     let record = json!({
         "event": "valid", "kind": "recipe", "name": recipe.name, "pictures": n_pictures,
         "dataset_sha256": dataset.sha256, "warnings": dataset.warnings.len(),
+        "settled": recipe.settled,
     });
     job.give(&text, &record);
     Ok(Outcome::Done)

@@ -80,7 +80,16 @@ pub fn attach(
     Ok(())
 }
 
-fn check(path: &str, factors: &Factors, layer: Option<&Layer>) -> Result<(), ModelError> {
+/// Refuses factors of a layer that the network lacks, or whose weight has another shape.
+///
+/// # Errors
+///
+/// [`ModelError::Adapter`] with the module.
+pub(super) fn check(
+    path: &str,
+    factors: &Factors,
+    layer: Option<&Layer>,
+) -> Result<(), ModelError> {
     let error = |reason: String| Err(ModelError::Adapter { module: path.to_owned(), reason });
     let Some(layer) = layer else { return error("the base has no such layer".to_owned()) };
     let (down, up, weight) = (&factors.down.shape, &factors.up.shape, &layer.weight);

@@ -6,6 +6,7 @@ use std::path::Path;
 use checkpoints::TensorFile;
 use checkpoints::manifest::Manifest;
 use checkpoints::run_dir::{AttemptRecord, Checkpoint, RunFolder};
+use recipes::Loaded;
 use serde_json::{Value, json};
 
 use super::{Findings, name};
@@ -13,6 +14,7 @@ use crate::adapter_file::counted;
 use crate::error::JobError;
 use crate::provenance::MANIFEST;
 use crate::spending::{Spent, phase_name};
+use crate::stage;
 
 /// Reads a run; exit 65 with the list if anything is not what its record says.
 pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
@@ -33,11 +35,16 @@ pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
     let spent = Spent::read(&folder)?;
     let seconds: BTreeMap<&str, f64> =
         spent.seconds.iter().map(|(phase, seconds)| (phase_name(*phase), *seconds)).collect();
-    let mut lines = vec![
-        format!("{}: run", name(path)),
-        format!("fingerprint {}", folder.fingerprint()),
-        format!("{}:", counted(folder.attempts()?.len(), "attempt")),
-    ];
+    let mut lines =
+        vec![format!("{}: run", name(path)), format!("fingerprint {}", folder.fingerprint())];
+    // A recipe that is no longer understood has no say in whether the files are intact.
+    let settled = match stage::any_recipe_of_run(&folder) {
+        Ok(Loaded::Settle(recipe)) => recipe.settled,
+        Ok(Loaded::Pretrain(_)) | Err(_) => Vec::new(),
+    };
+    let before = stage::settled::words(&settled);
+    lines.extend(before.map(|before| format!("settled before: {before}")));
+    lines.push(format!("{}:", counted(folder.attempts()?.len(), "attempt")));
     lines.extend(folder.attempt_records()?.iter().map(attempt_line));
     lines.push(format!("{}, all intact:", counted(checkpoints.len(), "checkpoint")));
     lines.extend(checkpoints.iter().map(|(folder, step)| format!("  {folder}: step {step}")));
@@ -49,7 +56,7 @@ pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
     let record = json!({
         "event": "inspected", "kind": "run", "path": path, "fingerprint": folder.fingerprint(),
         "attempts": folder.attempt_records()?, "checkpoints": checkpoints, "results": results,
-        "done": done, "seconds": seconds, "energy": spent.energy.report(0, None, None),
+        "done": done, "settled": settled, "seconds": seconds, "energy": spent.energy.report(0, None, None),
         "newest_metrics": folder.metrics()?.pop().unwrap_or(Value::Null),
     });
     Ok(Findings { lines, record })

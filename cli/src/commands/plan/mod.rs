@@ -28,7 +28,7 @@ pub(crate) fn execute(arguments: &RecipeArguments, job: &Job<'_>) -> Result<Outc
 
 fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     let opened = Opened::of(recipe)?;
-    stage::warn_of(&opened.dataset, job.terminal);
+    opened.warn(job.terminal);
     let device = job.device()?;
     let precision = stage::precision(recipe, &device)?.name();
     let n_pictures = opened.dataset.of_role(Role::Instance).len() as u64;
@@ -44,6 +44,8 @@ fn settlement(recipe: &Recipe, job: &Job<'_>) -> Result<Outcome, JobError> {
     lines.push(String::new());
     let (base, family) = (opened.base_files.name(), opened.base_files.family());
     lines.push(format!("base: {base} ({})", family.title()));
+    let before = stage::settled::words(&recipe.settled);
+    lines.extend(before.map(|before| format!("settled before: {before}")));
     lines.push(format!("run: {}", opened.run_id(recipe, None)));
     lines.push(format!("device: {}", device.name));
     lines.push(format!("precision: {precision} in the UNet"));
