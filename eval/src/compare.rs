@@ -1,24 +1,30 @@
-//! Compares several settlements on the same noise: adapters, checkpoints or doses of one base, each with
-//! its own census. Nothing is drawn; what the censuses committed is read.
+//! Compares several settlements on the same noise: adapters, checkpoints or doses of one base, or
+//! settlements on top of each other, each with its own census. Nothing is drawn; what the censuses
+//! committed is read.
 
-use crate::catalogue;
-use crate::census::categories::Categories;
-use crate::census::{CensusInput, Measured, facet_record, reduce};
+mod chain;
+mod labels;
+mod opened;
+mod successive;
+#[cfg(test)]
+mod tests;
+
+pub use labels::Labels;
+
+use crate::census::{CensusInput, facet_record, reduce};
 use crate::error::EvalError;
-use crate::json::{CensusReport, sorted};
-use crate::manifest::{CensusManifest, described};
+use crate::json::sorted;
 use crate::record::{EntityRecord, Refusal, SettlementsRecord};
 use crate::rows::{Model, Row, Rows};
-use crate::settlements::{SettlementsInput, settlements};
-use crate::thesaurus::{BLOCKED, Entity, NONE, Node, Thesaurus};
+use opened::Opened;
 use recipes::CensusSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use statistics::interval::{CiKind, Estimate, Resampler};
-use statistics::mobility::Places;
-use std::collections::{BTreeMap, BTreeSet};
+use statistics::interval::{CiKind, Estimate};
+use std::collections::BTreeSet;
 use std::path::Path;
+use successive::Successive;
 
 /// The schema that `comparison.json` names.
 pub const SCHEMA: &str = "populate/comparison/1";
@@ -31,7 +37,7 @@ const FLIPS: u32 = 1999;
 pub struct Candidate<'a> {
     /// What to call it.
     pub name: &'a str,
-    /// Folder that holds its `census`.
+    /// Folder that holds its `census`; that of the run itself for its finished adapter.
     pub run: &'a Path,
     /// Run that it is a state of.
     pub of: &'a Path,
@@ -53,8 +59,13 @@ pub struct Comparison {
     pub states: Vec<ComparedState>,
     /// Every pair of settlements, on the seeds that both drew.
     pub pairs: Vec<ComparedPair>,
-    /// The settlements as successive states of one model: base, first, second …
+    /// Successive states of one model: the base, then checkpoints or doses of one run, or runs that
+    /// were each settled on top of the one before.
     pub settlements: Option<SettlementsRecord>,
+    /// How pictures of `settlements` are labelled; null without it.
+    pub settlements_labels: Option<Labels>,
+    /// Names of the settlements in the other order, behind `settlements.order_effect`; empty without.
+    pub reversed: Vec<String>,
     /// Figures that were not given, and why.
     pub refused: Vec<Refusal>,
 }
@@ -67,6 +78,9 @@ pub struct ComparedState {
     pub name: String,
     /// What was settled.
     pub concept: String,
+    /// The settlement that it lies on, which is the base of its census: its name, or the first eight
+    /// digits of its adapter's SHA-256 where it is not among those compared. Null: the bare base.
+    pub on: Option<String>,
     /// Multiplier of the adapter.
     pub dose: f64,
     /// Unasked pairs.
@@ -99,6 +113,8 @@ pub struct ComparedPair {
     pub to: String,
     /// Pairs of pictures.
     pub pairs: u64,
+    /// How the pictures of both are labelled.
+    pub labels: Labels,
     /// Total variation between both.
     pub tv: Estimate,
     /// Mean total variation when pairs are exchanged at random.
@@ -142,266 +158,58 @@ pub fn json_schema() -> Value {
     sorted(generator.into_root_schema_for::<Comparison>().to_value())
 }
 
-/// What a census left, with the dose in question taken for the whole.
-struct Opened {
-    name: String,
-    dose: f64,
-    input: CensusInput,
-    report: CensusReport,
-    manifest: CensusManifest,
-}
-
-/// Compares settlements that were counted with one base, thesaurus, panel and noise.
+/// Compares settlements that were counted with one thesaurus, panel and noise, and that all lie on one
+/// bare base.
 ///
 /// # Errors
 ///
 /// A census that is absent, damaged or of another version; [`EvalError::Unpaired`] if two of them
 /// cannot be compared picture by picture, or a dose was not drawn.
 pub fn compare(candidates: &[Candidate<'_>]) -> Result<Comparison, EvalError> {
-    let opened = candidates.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let of_one_run = candidates.windows(2).all(|pair| pair[0].of == pair[1].of);
-    let Some((first, others)) = opened.split_first() else {
-        return Err(EvalError::Unpaired("nothing to compare".to_owned()));
-    };
-    for other in others {
-        check_alike(first, other)?;
-    }
-    let opened = on_common_pictures(opened);
+    compared(candidates.iter().map(Opened::open).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn compared(opened: Vec<Opened>) -> Result<Comparison, EvalError> {
+    opened::check_all(&opened)?;
+    let opened = opened::on_common_pictures(opened);
     let Some(first) = opened.first() else {
         return Err(EvalError::Unpaired("nothing to compare".to_owned()));
     };
     let facet = first.input.concept.facet.clone();
-    let states = opened.iter().map(state).collect::<Result<Vec<_>, _>>()?;
+    let states = opened.iter().map(|one| state(one, &opened)).collect::<Result<Vec<_>, _>>()?;
     let mut pairs = Vec::new();
     for (i, from) in opened.iter().enumerate() {
         for to in &opened[i + 1..] {
             pairs.push(pair(from, to)?);
         }
     }
-    let found = if of_one_run {
-        successive(&opened)?
-    } else {
-        Err("settlements of several runs each lie on the bare base: only states of one run follow \
-             each other"
-            .to_owned())
-    };
-    let (settlements, refused) = match found {
-        Ok(record) => (Some(record), Vec::new()),
-        Err(reason) => (None, vec![Refusal { what: "settlements".to_owned(), reason }]),
-    };
-    Ok(Comparison { schema: SCHEMA.to_owned(), facet, states, pairs, settlements, refused })
+    let Successive { record: settlements, labels: settlements_labels, reversed, refused } =
+        successive::of(&opened)?;
+    Ok(Comparison {
+        schema: SCHEMA.to_owned(),
+        facet,
+        states,
+        pairs,
+        settlements,
+        settlements_labels,
+        reversed,
+        refused,
+    })
 }
 
-/// The settlements in the order given, as successive states of the base on the seeds that all drew.
-fn successive(opened: &[Opened]) -> Result<Result<SettlementsRecord, String>, EvalError> {
-    let Some(last) = opened.last() else { return Ok(Err("nothing to compare".to_owned())) };
-    let thesaurus = opened.iter().fold(last.input.thesaurus.clone(), |all, other| {
-        if other.input.concept.id == last.input.concept.id {
-            all
-        } else {
-            with_concept(&all, other)
-        }
-    });
-    let input = CensusInput { thesaurus, ..last.input.clone() };
-    let categories = Categories::of_concept(&input)?;
-    let (mut lengths, mut weights) = (Vec::new(), Vec::new());
-    let mut states = vec![Vec::new(); opened.len() + 1];
-    for prompt in input.panel.prompts().filter(|prompt| prompt.stratum.is_headline()) {
-        let of = |opened: &Opened, model: Model| -> Result<BTreeMap<u32, u16>, EvalError> {
-            let rows = opened.input.rows.rows.iter();
-            rows.filter(|row| row.model == model && row.prompt == prompt.id)
-                .map(|row| Ok((row.seed_idx, categories.of(row)?)))
-                .collect()
-        };
-        let mut drawn = vec![of(last, Model::Base)?];
-        for one in opened {
-            drawn.push(of(one, Model::Adapted)?);
-        }
-        let in_all = |seed: &&u32| drawn.iter().all(|labels| labels.contains_key(seed));
-        let seeds: Vec<u32> = drawn[0].keys().filter(in_all).copied().collect();
-        if seeds.is_empty() {
-            continue;
-        }
-        for (state, labels) in states.iter_mut().zip(&drawn) {
-            state.extend(seeds.iter().filter_map(|seed| labels.get(seed)));
-        }
-        lengths.push(seeds.len());
-        weights.push(input.panel.weight(&prompt.id));
-    }
-    let total: f64 = weights.iter().sum();
-    let weights = weights.into_iter().map(|weight| weight / total.max(f64::MIN_POSITIVE));
-    let places = Places { lengths, weights: weights.collect(), states };
-    Ok(of_places(opened, &input, &categories, &places))
-}
-
-/// Reduces successive states to their record.
-fn of_places(
-    opened: &[Opened],
-    input: &CensusInput,
-    categories: &Categories,
-    places: &Places,
-) -> Result<SettlementsRecord, String> {
-    let names: Vec<String> = std::iter::once("base".to_owned())
-        .chain(opened.iter().map(|one| one.name.clone()))
-        .collect();
-    let position = |id: &str| {
-        let place = categories.names.iter().position(|name| name == id);
-        place.and_then(|place| u16::try_from(place).ok())
-    };
-    let concepts: Vec<Option<u16>> =
-        opened.iter().map(|one| position(&one.input.concept.id)).collect();
-    let bodies: Vec<bool> =
-        categories.names.iter().map(|name| !matches!(name.as_str(), NONE | BLOCKED)).collect();
-    let answers = |id: &String| {
-        let home = opened.last()?.report.facets.iter().find(|f| f.id == input.concept.facet)?;
-        let entity = home.entities.iter().find(|entity| entity.id == *id)?;
-        let before = entity.obedience_b.filter(|before| *before > 0.0)?;
-        Some(entity.obedience_a? / before)
-    };
-    let addressability: Vec<Option<f64>> = categories.names.iter().map(answers).collect();
-    settlements(
-        &SettlementsInput {
-            facet: &input.concept.facet,
-            states: &names,
-            categories: &categories.names,
-            bodies: &bodies,
-            places,
-            concepts: &concepts,
-            placebos: &[],
-            reversed: None,
-            addressability: &addressability,
-        },
-        Resampler { seed: input.seed, draws: BOOTSTRAP },
-    )
-}
-
-fn open(candidate: &Candidate<'_>) -> Result<Opened, EvalError> {
-    let dir = candidate.run.join("census");
-    let text = checkpoints::fs::read(&dir.join("census.json"))?;
-    let report = CensusReport::from_json(&String::from_utf8_lossy(&text))?;
-    let manifest = CensusManifest::read(&dir.join("manifest.json"))?;
-    let rows =
-        Rows::from_csv(&String::from_utf8_lossy(&checkpoints::fs::read(&dir.join("rows.csv"))?))?;
-    let mut input = CensusInput {
-        tool: report.tool.clone(),
-        budget: report.budget.clone(),
-        manifest_sha256: report.manifest_sha256.clone(),
-        thesaurus: catalogue::thesaurus(&candidate.spec.thesaurus)?,
-        panel: catalogue::panel(&candidate.spec.panel)?,
-        concept: report.concept.clone(),
-        detector: report.leak.detector,
-        confusions: Vec::new(),
-        seed: candidate.spec.seed,
-        bootstrap: BOOTSTRAP,
-        flips: FLIPS,
-        limits: Vec::new(),
-        refused: Vec::new(),
-        warnings: Vec::new(),
-        person: Vec::new(),
-        measured: Measured::default(),
-        rerun: None,
-        widening: 1.0,
-        rows,
-    };
-    for (what, found) in
-        [("thesaurus", described(&input.thesaurus)), ("panel", described(&input.panel))]
-    {
-        if manifest.hashes.get(what) != Some(&found) {
-            return Err(EvalError::Unpaired(format!(
-                "the {what} is no longer that with which `{}` was counted",
-                candidate.name
-            )));
-        }
-    }
-    input.rows.rows = at_dose(std::mem::take(&mut input.rows.rows), candidate.dose);
-    if !input.rows.rows.iter().any(|row| row.model == Model::Adapted) {
-        return Err(EvalError::Unpaired(format!(
-            "the census of `{}` drew nothing at dose {}",
-            candidate.name, candidate.dose
-        )));
-    }
-    Ok(Opened { name: candidate.name.to_owned(), dose: candidate.dose, input, report, manifest })
-}
-
-/// The base's rows, and those of the adapted model at `dose` as if it were the whole.
-fn at_dose(rows: Vec<Row>, dose: f64) -> Vec<Row> {
-    let wanted = |row: &Row| match row.model {
-        Model::Base => true,
-        Model::Adapted => (row.dose - dose).abs() < 1e-9,
-        Model::Placebo(_) => false,
-    };
-    let whole = |row: Row| {
-        let dose = if row.model == Model::Adapted { 1.0 } else { 0.0 };
-        Row { dose, ..row }
-    };
-    rows.into_iter().filter(wanted).map(whole).collect()
-}
-
-/// All settlements on the unasked pictures that every one of them drew: doses draw fewer prompts and
-/// seeds than the whole adapter. Asked pictures stay as they are.
-fn on_common_pictures(mut opened: Vec<Opened>) -> Vec<Opened> {
-    let key = |row: &Row| (row.prompt.clone(), row.seed_idx);
-    let drawn = |one: &Opened| -> BTreeSet<(String, u32)> {
-        let rows = one.input.rows.rows.iter();
-        rows.filter(|row| row.model == Model::Adapted && row.stratum.is_headline())
-            .map(key)
-            .collect()
-    };
-    let sets: Vec<BTreeSet<(String, u32)>> = opened.iter().map(drawn).collect();
-    for one in &mut opened {
-        one.input.rows.rows.retain(|row| {
-            !row.stratum.is_headline() || sets.iter().all(|set| set.contains(&key(row)))
-        });
-    }
-    opened
-}
-
-/// Whether two censuses asked the same of the same base on the same noise.
-fn check_alike(a: &Opened, b: &Opened) -> Result<(), EvalError> {
-    let differs = |what: &str| {
-        Err(EvalError::Unpaired(format!(
-            "`{}` and `{}` were not counted alike: they differ in {what}",
-            a.name, b.name
-        )))
-    };
-    for what in ["base", "evaluator", "panel", "thesaurus"] {
-        if a.manifest.hashes.get(what) != b.manifest.hashes.get(what) {
-            return differs(what);
-        }
-    }
-    for what in ["sampler", "guidance_scale", "guidance_rescale", "seed"] {
-        if a.manifest.census.get(what) != b.manifest.census.get(what) {
-            return differs(&format!("`census.{what}`"));
-        }
-    }
-    if a.input.concept.facet != b.input.concept.facet {
-        return differs("the facet of the concept");
-    }
-    let pixels = |opened: &Opened| -> BTreeMap<(String, u32), String> {
-        let base = opened.input.rows.rows.iter().filter(|row| row.model == Model::Base);
-        base.map(|row| ((row.prompt.clone(), row.seed_idx), row.pixels.clone())).collect()
-    };
-    let others = pixels(b);
-    let differing =
-        pixels(a).iter().filter(|(key, hash)| others.get(key).is_some_and(|o| o != *hash)).count();
-    if differing > 0 {
-        return differs(&format!("{differing} pictures of the base on the same seeds"));
-    }
-    Ok(())
-}
-
-fn state(opened: &Opened) -> Result<ComparedState, EvalError> {
+/// One settlement against the base of its own census.
+fn state(opened: &Opened, all: &[Opened]) -> Result<ComparedState, EvalError> {
     let report = reduce(&opened.input)?;
     let level = |id: &str| report.leak.levels.iter().find(|l| l.level == id).map(|l| l.after);
     let home = report.facets.iter().find(|facet| facet.id == opened.input.concept.facet);
     let Some(home) = home else {
         return Err(EvalError::Unpaired("the facet of the concept was not counted".to_owned()));
     };
-    let whole = (opened.dose - 1.0).abs() < 1e-9;
-    let fabric = opened.report.fabric.as_ref().filter(|_| whole);
+    let fabric = opened.report.fabric.as_ref().filter(|_| opened.is_whole());
     Ok(ComparedState {
         name: opened.name.clone(),
         concept: opened.input.concept.name.clone(),
+        on: chain::on(opened, all),
         dose: opened.dose,
         pairs: report.counts.headline_pairs,
         new_share: level("unasked"),
@@ -415,68 +223,42 @@ fn state(opened: &Opened) -> Result<ComparedState, EvalError> {
     })
 }
 
-/// The one settlement as if it were the base of the other.
+/// The one settlement as if it were the base of the other, both labelled alike.
 fn pair(from: &Opened, to: &Opened) -> Result<ComparedPair, EvalError> {
-    let settled = |opened: &Opened, model: Model| -> Vec<Row> {
-        let adapted = opened.input.rows.rows.iter().filter(|row| row.model == Model::Adapted);
-        adapted.map(|row| Row { model, ..row.clone() }).collect()
+    let labels = Labels::of(&[from, to]);
+    let settled = |opened: &Opened, model: Model| -> Result<Vec<Row>, EvalError> {
+        let input = labels.read(&opened.input)?;
+        let adapted = input.rows.rows.iter().filter(|row| row.model == Model::Adapted);
+        Ok(adapted.map(|row| Row { model, ..row.clone() }).collect())
     };
-    let (mut rows, after) = (settled(from, Model::Base), settled(to, Model::Adapted));
+    let (mut rows, after) = (settled(from, Model::Base)?, settled(to, Model::Adapted)?);
     let key = |row: &Row| (row.stratum, row.prompt.clone(), row.seed_idx);
     let shared: BTreeSet<_> = after.iter().map(key).collect();
     rows.retain(|row| shared.contains(&key(row)));
     let drawn: BTreeSet<_> = rows.iter().map(key).collect();
     rows.extend(after.into_iter().filter(|row| drawn.contains(&key(row))));
-    let input = CensusInput {
-        thesaurus: with_concept(&to.input.thesaurus, from),
-        rows: Rows { rows, ..to.input.rows.clone() },
-        ..to.input.clone()
-    };
+    let input = CensusInput { rows: Rows { rows, ..to.input.rows.clone() }, ..to.input.clone() };
     let facet = facet_record(&input, &to.input.concept.facet)?;
-    let (from_concept, to_concept) = (from.input.concept.id.clone(), to.input.concept.id.clone());
-    let same_concept = from_concept == to_concept;
     let entity = |entity: &EntityRecord| ComparedEntity {
         id: entity.id.clone(),
         delta: Estimate::with(entity.delta, entity.ci, CiKind::MaxT),
         mid_p: entity.mid_p,
         q: entity.q,
     };
+    // A concept that is no word of the thesaurus is nobody's nearest entity: no picture bears it.
+    let borne = |id: &str| {
+        labels == Labels::Own
+            || id != to.input.concept.id
+            || to.input.thesaurus.entity(id).is_some()
+    };
     Ok(ComparedPair {
         from: from.name.clone(),
         to: to.name.clone(),
         pairs: facet.entities.iter().map(|entity| entity.n_b).sum(),
+        labels,
         tv: facet.tv,
         tv_floor: facet.tv_floor,
         tv_p: facet.tv_p,
-        // Each census has a detector for its own concept alone.
-        entities: facet
-            .entities
-            .iter()
-            .filter(|entity| same_concept || ![&from_concept, &to_concept].contains(&&entity.id))
-            .map(entity)
-            .collect(),
+        entities: facet.entities.iter().filter(|e| borne(&e.id)).map(entity).collect(),
     })
-}
-
-/// The thesaurus with another settlement's concept as one of the entities already there.
-fn with_concept(thesaurus: &Thesaurus, other: &Opened) -> Thesaurus {
-    let concept = &other.input.concept;
-    let mut thesaurus = thesaurus.clone();
-    if thesaurus.entity(&concept.id).is_none() {
-        thesaurus.entities.push(Entity {
-            id: concept.id.clone(),
-            facet: concept.facet.clone(),
-            node: Node::Counted,
-            broader: concept.class.clone(),
-            related: Vec::new(),
-            motif: false,
-            ask: None,
-            prior: None,
-            label: BTreeMap::from([("en".to_owned(), concept.name.clone())]),
-            synonyms: BTreeMap::new(),
-            notation: None,
-            source: None,
-        });
-    }
-    thesaurus
 }

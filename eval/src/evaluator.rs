@@ -180,8 +180,8 @@ impl Words {
     }
 }
 
-/// The nearest of `entities` and its lead over the second.
-fn nearest(entities: &[usize], cosines: &[f32]) -> (usize, f32) {
+/// The nearest of `entities`, ties to the first, and its lead over the second.
+pub(crate) fn nearest(entities: &[usize], cosines: &[f32]) -> (usize, f32) {
     let (mut best, mut first, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
     for &entity in entities {
         let cosine = cosines[entity];

@@ -69,18 +69,22 @@ pub fn settlements(
             labels(input).map(of).collect()
         })
         .collect();
-    let distance = |a: &[u16], b: &[u16]| distance(input, [a, b], resampler);
+    let apart = |a: &[u16], b: &[u16]| distance(input, [a, b], resampler).estimate;
+    let last = &states[states.len() - 1];
+    let order = input.reversed.map(|other| distance(input, [last, other], resampler));
     let distance_to_base = states
         .iter()
         .enumerate()
-        .map(|(k, state)| if k == 0 { Estimate::bare(0.0) } else { distance(&states[0], state) });
+        .map(|(k, state)| if k == 0 { Estimate::bare(0.0) } else { apart(&states[0], state) });
     Ok(SettlementsRecord {
         facet: input.facet.to_owned(),
         states: input.states.to_vec(),
         entities: input.categories.to_vec(),
-        steps: steps(input, &shares, &distance),
+        steps: steps(input, &shares, &apart),
         distance_to_base: distance_to_base.collect(),
-        order_effect: input.reversed.map(|other| distance(&states[states.len() - 1], other)),
+        order_effect: order.as_ref().map(|order| order.estimate),
+        order_floor: order.as_ref().map(|order| order.floor),
+        order_p: order.as_ref().map(|order| order.p),
         backward_transfer: transfer(input, &shares),
         kinds: kinds(input, &shares, resampler),
         shares,
@@ -122,9 +126,18 @@ fn labels(input: &SettlementsInput<'_>) -> impl Iterator<Item = u16> {
     0..u16::try_from(input.categories.len()).unwrap_or(u16::MAX)
 }
 
-/// Total variation between two states, with an interval that holds 0 unless exchanging the states of
-/// every place at random says that something happened.
-fn distance(input: &SettlementsInput<'_>, states: [&[u16]; 2], resampler: Resampler) -> Estimate {
+/// How far two states lie apart.
+struct Distance {
+    /// Total variation, with an interval that holds 0 unless exchanging the states of every place at
+    /// random says that something happened.
+    estimate: Estimate,
+    /// Its mean over such exchanges.
+    floor: f64,
+    /// Share of such exchanges that reach it.
+    p: f64,
+}
+
+fn distance(input: &SettlementsInput<'_>, states: [&[u16]; 2], resampler: Resampler) -> Distance {
     let paired = paired(input, states);
     let apart = |positions: Option<&[Vec<usize>]>| {
         let shares = paired.shares(positions);
@@ -132,7 +145,8 @@ fn distance(input: &SettlementsInput<'_>, states: [&[u16]; 2], resampler: Resamp
     };
     if states[0] == states[1] {
         let most = never_seen(paired.pools(), 0.05, 1);
-        return Estimate::with(0.0, [0.0, most], CiKind::RuleOfThree);
+        let estimate = Estimate::with(0.0, [0.0, most], CiKind::RuleOfThree);
+        return Distance { estimate, floor: 0.0, p: 1.0 };
     }
     let lengths = paired.lengths();
     let drawn: Vec<f64> = (0..resampler.draws)
@@ -144,7 +158,8 @@ fn distance(input: &SettlementsInput<'_>, states: [&[u16]; 2], resampler: Resamp
         vec![total_variation(&a, &b)]
     };
     let chance = sign_flip(resampler.seed, FLIPS, paired.n_pairs(), &flipped);
-    basic(apart(None), &drawn, 0.0).grounded(chance.p[0])
+    let (floor, p) = (chance.floor[0], chance.p[0]);
+    Distance { estimate: basic(apart(None), &drawn, 0.0).grounded(p), floor, p }
 }
 
 /// Two states as pairs of labels, prompt after prompt.
@@ -411,7 +426,10 @@ mod tests {
         assert_eq!(nothing.value.to_bits(), 0.0_f64.to_bits());
         let base = whole.places.states[0].clone();
         let input = SettlementsInput { reversed: Some(&base), ..whole.input() };
-        let much = settlements(&input, RESAMPLER).unwrap().order_effect.unwrap();
+        let record = settlements(&input, RESAMPLER).unwrap();
+        let (floor, p) = (record.order_floor.unwrap(), record.order_p.unwrap());
+        assert!(floor > 0.0 && floor < 0.1 && p < 0.01, "{floor} {p}");
+        let much = record.order_effect.unwrap();
         assert!((much.value - 1.0 / 6.0).abs() < 0.02 && much.ci.unwrap()[0] > 0.0, "{much:?}");
     }
 

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use checkpoints::hash::bytes_sha256;
 use checkpoints::run_dir::RunFolder;
 use eval::compare::{Candidate, ComparedState, Comparison, compare};
-use recipes::{CensusSpec, Recipe};
+use eval::record::Refusal;
+use recipes::{CensusSpec, PanelSource, Recipe, ThesaurusSource};
+use report::Language;
 use serde_json::json;
 use statistics::interval::Estimate;
 
 use super::census::{Counting, count_into};
 use super::{Job, Outcome};
 use crate::args::CensusArguments;
+use crate::environment;
 use crate::error::JobError;
 use crate::stage::{self, Opened};
 
@@ -52,9 +55,13 @@ struct Counted {
 
 /// Counts what was not yet, and compares all.
 pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outcome, JobError> {
+    let here = environment::working_dir();
     let mut counted = Vec::new();
     for word in &arguments.items {
-        let Some(one) = settle(word, arguments, job)? else {
+        let settled = settle(word, arguments, job)?;
+        // A run is opened in the folder in which it was started; the next word counts from ours.
+        here.as_deref().map(environment::enter);
+        let Some(one) = settled else {
             let words: Vec<String> =
                 arguments.items.iter().map(|word| stage::shell_word(word)).collect();
             return Ok(Outcome::Requeue { go_on: format!("populate census {}", words.join(" ")) });
@@ -79,8 +86,10 @@ pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outc
         .clone()
         .unwrap_or_else(|| job.place.runs.join(format!("comparison-{digits}")));
     checkpoints::fs::atomic_write(&out.join("comparison.json"), text.as_bytes())?;
-    let page = report::comparison::page(&comparison);
-    checkpoints::fs::atomic_write(&out.join("index.html"), page.as_bytes())?;
+    for language in Language::ALL {
+        let page = report::comparison::page(&comparison, language);
+        checkpoints::fs::atomic_write(&out.join(language.file()), page.as_bytes())?;
+    }
     let record = json!({ "event": "compared", "out": out, "comparison": comparison });
     job.give(&table(&comparison, &out), &record);
     Ok(Outcome::Done)
@@ -95,7 +104,7 @@ fn settle(
     let item = Item::parse(word);
     let run = stage::run_folder(&item.path, &arguments.sets, &job.place.runs)?;
     let recipe = stage::recipe_of_run(&run)?;
-    let Some(spec) = recipe.census.clone() else {
+    let Some(mut spec) = recipe.census.clone() else {
         return Err(JobError::Usage {
             message: format!("recipe `{}` has no section `census`", recipe.name),
             hint: Some("add one, and train again under its new name".to_owned()),
@@ -120,13 +129,24 @@ fn settle(
     {
         return Ok(None);
     }
+    if let ThesaurusSource::File(path) = &mut spec.thesaurus {
+        *path = absolute(path);
+    }
+    if let PanelSource::File(path) = &mut spec.panel {
+        *path = absolute(path);
+    }
     Ok(Some(Counted {
         name: word.to_owned(),
-        folder,
-        of: run.path().to_owned(),
+        folder: absolute(&folder),
+        of: absolute(run.path()),
         dose: item.dose,
         spec,
     }))
+}
+
+/// The same place, whatever folder is entered next.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Takes one census; false if a stop was requested.
@@ -177,8 +197,38 @@ fn table(comparison: &Comparison, out: &Path) -> String {
             pair.tv_p
         ));
     }
-    lines.push(format!("comparison: {}", out.join("index.html").display()));
+    lines.extend(successive(comparison));
+    lines.push(format!("comparison: {}", out.join(Language::English.file()).display()));
     lines.join("\n")
+}
+
+/// Settlements that follow each other: how far each lies from where they began, and whether their
+/// order shows; or why that is not told.
+fn successive(comparison: &Comparison) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(record) = &comparison.settlements {
+        lines.push(format!("one after another: {}", record.states.join(" → ")));
+        let begun = record.states.first().map_or("", String::as_str);
+        for (step, far) in record.steps.iter().zip(record.distance_to_base.iter().skip(1)) {
+            lines.push(format!(
+                "{}: total variation to {begun} {} of 100, displaced so far {:.1}",
+                step.to,
+                figure(*far, 100.0, 1),
+                100.0 * step.displaced_so_far
+            ));
+        }
+        if let (Some(effect), Some(floor)) = (record.order_effect, record.order_floor) {
+            lines.push(format!(
+                "order effect against {}: total variation {} of 100 (floor {:.1})",
+                comparison.reversed.join(" → "),
+                figure(effect, 100.0, 1),
+                100.0 * floor
+            ));
+        }
+    }
+    let untold = |refusal: &Refusal| format!("no {}: {}", refusal.what, refusal.reason);
+    lines.extend(comparison.refused.iter().map(untold));
+    lines
 }
 
 fn line(state: &ComparedState) -> String {

@@ -23,8 +23,12 @@ pub struct SettlementsRecord {
     pub distance_to_base: Vec<Estimate>,
     /// TV(`P_ab`, `P_ba`); null unless both orders were drawn.
     pub order_effect: Option<Estimate>,
+    /// Mean of the same when both orders are exchanged place by place at random.
+    pub order_floor: Option<f64>,
+    /// Probability of an order effect as large if the order did nothing.
+    pub order_p: Option<f64>,
     /// Mean change of each concept's share from its own settlement to the last (backward transfer);
-    /// null with fewer than two concepts.
+    /// null with fewer than two concepts, and where pictures are labelled without any.
     pub backward_transfer: Option<f64>,
     /// The four kinds; empty with fewer than three settlements.
     pub kinds: Vec<KindRecord>,

@@ -273,6 +273,8 @@ fn settlements() -> SettlementsRecord {
         steps: vec![step("first", 0.1, 0.1), step("second", 0.15, 0.25), step("third", 0.06, 0.31)],
         distance_to_base: [0.0, 0.1, 0.25, 0.31].map(|tv| around(tv, 0.03)).to_vec(),
         order_effect: Some(around(0.07, 0.02)),
+        order_floor: Some(0.02),
+        order_p: Some(0.002),
         backward_transfer: Some(-0.04),
         kinds: vec![
             kind("tower", Kind::Sedentary, [0.0, 0.06, 0.94, 0.0]),
