@@ -25,6 +25,7 @@ fn every_verb_has_help() {
         "census",
         "report",
         "run",
+        "sham",
         "generate",
         "convert",
         "merge",

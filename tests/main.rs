@@ -26,5 +26,7 @@ mod parity;
 mod recipes;
 mod resume;
 mod series;
+mod settled;
+mod sham;
 mod world;
 mod zero;

@@ -53,6 +53,8 @@ pub enum Purpose {
     Preview,
     /// Start noise of class pictures.
     ClassImage,
+    /// Start noise of the pictures of a sham.
+    Sham,
     /// Start noise of the census, `x_T`.
     CensusStart,
     /// Step noise of the census, `z`.
@@ -100,6 +102,7 @@ impl Purpose {
             Self::Validation => "validation",
             Self::Preview => "preview",
             Self::ClassImage => "class.image",
+            Self::Sham => "sham",
             Self::CensusStart => "census.x_T",
             Self::CensusStep => "census.z",
             Self::Placebo => "placebo",
@@ -280,6 +283,7 @@ mod tests {
             Purpose::Validation,
             Purpose::Preview,
             Purpose::ClassImage,
+            Purpose::Sham,
             Purpose::CensusStart,
             Purpose::CensusStep,
             Purpose::Placebo,

@@ -5,6 +5,7 @@ mod bench;
 mod census;
 mod generate;
 mod series;
+mod sham;
 mod thesaurus;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) use bench::*;
 pub(crate) use census::*;
 pub(crate) use generate::*;
 pub(crate) use series::*;
+pub(crate) use sham::*;
 pub(crate) use thesaurus::*;
 
 /// Settles a concept in a diffusion model and counts who had to leave.
@@ -68,6 +70,8 @@ pub(crate) enum Verb {
     Report(ReportArguments),
     /// Train, census and report.
     Run(TrainArguments),
+    /// Draw the pictures of a recipe with its base, and write the recipe that settles those instead: a null.
+    Sham(ShamArguments),
     /// Draw pictures with a base and any adapters.
     Generate(Box<GenerateArguments>),
     /// Draw series of pictures from a file of instructions, and measure how they hold together.
@@ -102,6 +106,7 @@ impl Verb {
             | Self::Resume(_)
             | Self::Census(_)
             | Self::Run(_)
+            | Self::Sham(_)
             | Self::Generate(_)
             | Self::Series(_) => true,
             Self::Validate(_)

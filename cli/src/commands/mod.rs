@@ -19,6 +19,7 @@ mod resume;
 mod run;
 mod schema;
 mod series;
+mod sham;
 mod thesaurus;
 mod train;
 mod validate;
@@ -102,6 +103,7 @@ pub(crate) fn execute(
         Verb::Census(arguments) => census::execute(arguments, &job),
         Verb::Report(arguments) => report::execute(arguments, &job),
         Verb::Run(arguments) => run::execute(arguments, &job),
+        Verb::Sham(arguments) => sham::execute(arguments, &job),
         Verb::Generate(arguments) => generate::execute(arguments, &job),
         Verb::Series(arguments) => series::execute(arguments, &job),
         Verb::Convert(arguments) => convert::execute(arguments, &job),
