@@ -22,6 +22,8 @@ pub struct Extent {
     pub word_pictures: usize,
     /// Pictures whose innermost activations are compared.
     pub directions: usize,
+    /// Pictures of each model asked for each entity by its name.
+    pub asked: u32,
     /// Pictures of each model that a second family of evaluator judges, if the base's world has one.
     pub judged: usize,
 }
@@ -32,6 +34,10 @@ pub const FORECAST_DOSE: f64 = 0.1;
 pub const LEVELS: usize = 32;
 /// A census of its own numbers is measured like a survey from so many seeds of the empty prompt on.
 const SURVEYED: u32 = 512;
+/// Seeds of the empty prompt per picture asked by name, where little may be spent.
+const SEEDS_PER_ASKED_PICTURE: u32 = 64;
+/// Pictures asked of each entity that its confusion is counted on: errors of a share fall as they grow.
+const CALIBRATING: u32 = 100;
 /// Noise levels of an information map where little may be spent.
 const FEW_LEVELS: usize = 16;
 
@@ -44,8 +50,10 @@ impl Extent {
             Budget::Custom => Budget::Survey,
             named @ (Budget::Glance | Budget::Survey | Budget::Census) => named,
         };
+        let seeds = spec.seeds_empty;
         match as_size {
             Budget::Glance => Self {
+                asked: (seeds / SEEDS_PER_ASKED_PICTURE).max(2),
                 paths: whole_shards(2 * SHARD),
                 whole_dose: false,
                 likelihood_pictures: 0,
@@ -57,6 +65,7 @@ impl Extent {
                 judged: 0,
             },
             Budget::Survey | Budget::Custom => Self {
+                asked: CALIBRATING.min(seeds / 8),
                 paths: whole_shards(8 * SHARD),
                 whole_dose: true,
                 likelihood_pictures: 10,
@@ -68,6 +77,7 @@ impl Extent {
                 judged: 256,
             },
             Budget::Census => Self {
+                asked: 3 * CALIBRATING,
                 paths: whole_shards(32 * SHARD),
                 whole_dose: true,
                 likelihood_pictures: 20,

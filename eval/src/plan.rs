@@ -16,10 +16,8 @@ use std::ops::Range;
 
 /// Most prompts on one rung of the leak ladder.
 const PROMPTS_PER_RUNG: usize = 4;
-/// Seeds of the empty prompt per picture of a rung, per asked picture of an entity, and per picture
-/// of a dose other than 1.
+/// Seeds of the empty prompt per picture of a rung, and per picture of a dose other than 1.
 const SEEDS_PER_RUNG_PICTURE: u32 = 16;
-const SEEDS_PER_ASKED_PICTURE: u32 = 64;
 const SEEDS_PER_DOSE_PICTURE: u32 = 8;
 
 /// One prompt drawn by one model.
@@ -109,7 +107,7 @@ impl CensusPlan {
                 pair(&mut drawings, prompt, seeds);
             }
         }
-        let asked = (spec.seeds_empty / SEEDS_PER_ASKED_PICTURE).max(2);
+        let asked = Extent::of(spec).asked;
         for entity in thesaurus.counted(&concept.facet) {
             let prompt = Prompt::new(Stratum::Asked, entity.phrase(), Some(&entity.id));
             pair(&mut drawings, &prompt, asked);

@@ -27,6 +27,16 @@ impl fmt::Display for Model {
 }
 
 impl Model {
+    /// Whether this, at `dose`, is the settlement as it was fitted: the adapted model at dose 1.
+    pub fn is_settlement(self, dose: f64) -> bool {
+        self == Self::Adapted && (dose - 1.0).abs() < 1e-9
+    }
+
+    /// Whether this, at `dose`, is one of the two that a census compares: the base or the settlement.
+    pub fn is_of_pair(self, dose: f64) -> bool {
+        self == Self::Base || self.is_settlement(dose)
+    }
+
     fn from_text(text: &str) -> Option<Self> {
         match text {
             "base" => Some(Self::Base),

@@ -15,6 +15,7 @@ pub(crate) fn tables(census: &CensusReport) -> Vec<(String, Vec<u8>)> {
         ("census/leak.csv", leak(census)),
         ("census/dose.csv", dose(census)),
         ("census/confusion.csv", confusion(census)),
+        ("census/corrected.csv", corrected(census)),
         ("census/map.csv", map(census)),
         ("census/places.csv", places(census)),
     ];
@@ -153,19 +154,37 @@ fn dose(census: &CensusReport) -> String {
     table(&["dose", "share", "ci_low", "ci_high", "isotonic", "tv"], records)
 }
 
+/// What the evaluator said of pictures whose truth is known: rendered ones, and those asked by name that
+/// another family confirmed.
 fn confusion(census: &CensusReport) -> String {
     let records = census.facets.iter().flat_map(|facet| {
-        facet.calibration.iter().flat_map(move |calibration| {
-            let matrix = &calibration.confusion;
+        let rendered = facet.calibration.iter().map(|record| ("rendered", &record.confusion));
+        let own = facet.corrected.iter().flat_map(|record| {
+            [("base", &record.verified.base), ("adapted", &record.verified.adapted)]
+        });
+        rendered.chain(own).flat_map(move |(pictures, matrix)| {
             matrix.entities.iter().enumerate().flat_map(move |(i, truth)| {
                 matrix.entities.iter().enumerate().map(move |(j, label)| {
                     let n = matrix.counts[i][j].to_string();
-                    vec![facet.id.clone(), truth.clone(), label.clone(), n]
+                    vec![pictures.to_owned(), facet.id.clone(), truth.clone(), label.clone(), n]
                 })
             })
         })
     });
-    table(&["facet", "truth", "label", "n"], records)
+    table(&["pictures", "facet", "truth", "label", "n"], records)
+}
+
+fn corrected(census: &CensusReport) -> String {
+    let records = census.facets.iter().flat_map(|facet| {
+        facet.corrected.iter().flat_map(move |corrected| {
+            corrected.entities.iter().map(move |one| {
+                let [low, high] = one.delta.ci.unwrap_or([one.delta.value; 2]);
+                let figures = [one.p_b, one.p_a, one.delta.value, low, high].map(|v| v.to_string());
+                [vec![facet.id.clone(), one.id.clone()], figures.to_vec()].concat()
+            })
+        })
+    });
+    table(&["facet", "entity", "p_b", "p_a", "delta", "ci_low", "ci_high"], records)
 }
 
 fn map(census: &CensusReport) -> String {

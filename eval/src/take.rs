@@ -45,6 +45,8 @@ const KEPT_SMALL: u32 = 512;
 const KEPT_LARGE: u32 = 64;
 /// Pictures of an open scene that are kept as a series.
 const SERIES_PICTURES: u32 = 12;
+/// Pictures asked by an entity's name that are kept to be shown.
+const NAMED_PICTURES: u32 = 4;
 const LARGE_PX: usize = 128;
 
 /// What settled the concept.

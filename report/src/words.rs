@@ -60,13 +60,14 @@ const MISSING: &str = "⟦?⟧";
 const FORMS: &str = " | ";
 
 /// All labels, one file per panel or topic.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 18] = [
     include_str!("../labels/page.yaml"),
     include_str!("../labels/finding.yaml"),
     include_str!("../labels/arrival.yaml"),
     include_str!("../labels/map.yaml"),
     include_str!("../labels/cylinder.yaml"),
     include_str!("../labels/bars.yaml"),
+    include_str!("../labels/corrected.yaml"),
     include_str!("../labels/places.yaml"),
     include_str!("../labels/limits.yaml"),
     include_str!("../labels/reasons.yaml"),
@@ -77,6 +78,7 @@ const SOURCES: [&str; 16] = [
     include_str!("../labels/leak.yaml"),
     include_str!("../labels/deja_vu.yaml"),
     include_str!("../labels/census_taker.yaml"),
+    include_str!("../labels/comparison.yaml"),
 ];
 
 /// One string in every language.

@@ -40,6 +40,11 @@ impl Confusion {
         )
     }
 
+    /// Position of an entity among rows and columns.
+    pub fn place(&self, entity: &str) -> Option<usize> {
+        self.entities.iter().position(|other| other == entity)
+    }
+
     /// As many verified pictures per truth, drawn from these with replacement: what another panel
     /// of verified pictures might have counted.
     #[must_use]

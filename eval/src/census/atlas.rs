@@ -17,6 +17,8 @@ const KEPT: usize = 3;
 const PER_TRANSITION: usize = 4;
 /// Pictures asked by the identifier.
 const ASKED: usize = 8;
+/// Pictures asked by an entity's name.
+const NAMED: usize = 4;
 /// Seeds of the dose strip.
 const STRIP: usize = 8;
 
@@ -97,7 +99,19 @@ pub(super) fn atlas(
             std::iter::once(0.0).chain(doses.iter().copied()).collect()
         },
         strip,
+        named: named(pictures),
     }
+}
+
+/// The first pairs asked for each entity by its name, of those whose pictures were kept.
+fn named(pictures: &Pictures<'_>) -> BTreeMap<String, Vec<Pair>> {
+    let asked = pictures.pairs(Stratum::Asked, Drawn::ADAPTED).unwrap_or_default();
+    let of_entity = |pairs: &PromptPairs<'_>| {
+        let both = pairs.base.iter().zip(&pairs.other);
+        let kept: Vec<Pair> = both.filter_map(|(b, a)| pair(b, a)).take(NAMED).collect();
+        (!kept.is_empty()).then(|| (pairs.asked.unwrap_or_default().to_owned(), kept))
+    };
+    asked.iter().filter_map(of_entity).collect()
 }
 
 /// The pairs of several prompts, one of each in turn.

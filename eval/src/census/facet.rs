@@ -4,7 +4,7 @@ mod spread;
 
 use super::categories::Categories;
 use super::pairs::{Drawn, Pictures, PromptPairs, count};
-use super::{CensusInput, calibration};
+use super::{CensusInput, calibration, corrected};
 use crate::error::EvalError;
 use crate::panel::Stratum;
 use crate::record::{BeforeAfter, EntityRecord, FacetRecord, Refusal, StratumRecord, Verdict};
@@ -103,6 +103,7 @@ pub(super) fn analyse(
         bhapkar: test.and_then(|test| bhapkar(test, margins.0.iter().sum())),
         disagreement: disagreement(&analysis.table),
         calibration: calibration::base(input, facet, &analysis, refused),
+        corrected: corrected::corrected(input, facet, &analysis, refused),
         strata: analysis.strata(pictures)?,
         entities: analysis.entities(pictures, &figures, &intervals, &flips)?,
     })
@@ -151,7 +152,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// Largest share of pairs that may move where none was seen to, for `k` categories at once.
-    fn never(&self, alpha: f64, k: usize) -> f64 {
+    pub(super) fn never(&self, alpha: f64, k: usize) -> f64 {
         never_seen(self.pools.iter().copied(), alpha, k)
     }
 

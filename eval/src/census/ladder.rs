@@ -12,7 +12,7 @@ use recipes::draws;
 use statistics::contingency::total_variation;
 use statistics::dose::{half_effect, isotonic};
 use statistics::interval::{CiKind, Estimate, never_seen, percentile};
-use statistics::number::{real, real_u64};
+use statistics::number::{mean, real, real_u64};
 use statistics::ranks::auc;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,19 +37,25 @@ impl Flags {
         self.0.iter().map(|(_, base, _)| base.len()).collect()
     }
 
-    /// Weighted rates of the base and the other model.
-    fn rates(&self, positions: Option<&[Vec<usize>]>) -> (f64, f64) {
-        let (mut base, mut other) = (0.0, 0.0);
-        for (j, (weight, before, after)) in self.0.iter().enumerate() {
+    /// Rates of the base and the other model, prompt by prompt.
+    fn rates_each(&self, positions: Option<&[Vec<usize>]>) -> Vec<(f64, f64)> {
+        let of_prompt = |(j, (_, before, after)): (usize, &(f64, Vec<bool>, Vec<bool>))| {
             let hits = |flags: &[bool]| match positions {
                 Some(positions) => positions[j].iter().filter(|&&i| flags[i]).count(),
                 None => flags.iter().filter(|&&flag| flag).count(),
             };
             let n = real(before.len()).max(1.0);
-            base += weight * real(hits(before)) / n;
-            other += weight * real(hits(after)) / n;
-        }
-        (base, other)
+            (real(hits(before)) / n, real(hits(after)) / n)
+        };
+        self.0.iter().enumerate().map(of_prompt).collect()
+    }
+
+    /// Weighted rates of the base and the other model.
+    fn rates(&self, positions: Option<&[Vec<usize>]>) -> (f64, f64) {
+        let each = self.rates_each(positions).into_iter().zip(&self.0);
+        each.fold((0.0, 0.0), |(base, other), ((b, a), (weight, _, _))| {
+            (base + weight * b, other + weight * a)
+        })
     }
 }
 
@@ -169,7 +175,63 @@ pub(super) fn leak(
         rows.filter_map(|row| row.detector_score.map(f64::from)).collect()
     };
     let selectivity = auc(&scores(0), &scores(1));
-    Ok(LeakRecord { detector: input.detector, levels, selectivity })
+    let decay = match decay(input, &rungs, detector) {
+        Ok(decay) => Some(decay),
+        Err(reason) => {
+            refused.push(Refusal { what: "decay of the leak".to_owned(), reason });
+            None
+        }
+    };
+    Ok(LeakRecord { detector: input.detector, levels, selectivity, decay })
+}
+
+/// Slope of the bleed over distance from the concept's class, in steps of the thesaurus: the class itself,
+/// which captions without the identifier ask for, its siblings, and unrelated entities.
+fn decay(
+    input: &CensusInput,
+    rungs: &[(&str, Vec<PromptPairs<'_>>)],
+    detector: Option<&Detector>,
+) -> Result<Estimate, String> {
+    let class = input.concept.class.as_deref().ok_or("the recipe names no class of the concept")?;
+    let wanted = [Stratum::Plain, Stratum::Sibling, Stratum::Unrelated].map(Stratum::id);
+    let (mut steps, mut flags) = (Vec::new(), Flags(Vec::new()));
+    for (id, prompts) in rungs.iter().filter(|(id, _)| wanted.contains(id)) {
+        for pairs in prompts {
+            let entity = pairs.asked.filter(|_| *id != Stratum::Plain.id()).unwrap_or(class);
+            let Some(distance) = input.thesaurus.path_length(class, entity) else { continue };
+            let Some(read) = Flags::read(std::slice::from_ref(pairs)) else { continue };
+            steps.push(real(distance));
+            flags.0.extend(read.0);
+        }
+    }
+    let rise = |positions: Option<&[Vec<usize>]>, detector: Option<&Detector>| {
+        let truth = |q: f64| detector.map_or(q, |d| d.correct_always(q));
+        let bleeds: Vec<f64> =
+            flags.rates_each(positions).iter().map(|(b, a)| truth(*a) - truth(*b)).collect();
+        slope(&steps, &bleeds)
+    };
+    let value = rise(None, detector).ok_or("all prompts lie equally far from the class")?;
+    let resampler = input.resampler();
+    let drawn: Vec<f64> = (0..resampler.draws)
+        .filter_map(|draw| {
+            let positions = resampler.positions(draw, &flags.lengths());
+            let mut stream =
+                draws::stream(input.seed, u64::from(draw), 1, draws::Purpose::Bootstrap);
+            let rates = detector.map(|d| d.resampled(&mut stream));
+            rise(Some(&positions), rates.as_ref())
+        })
+        .collect();
+    let moves = drawn.iter().any(|other| (other - value).abs() > 1e-12);
+    let estimate = moves.then(|| with_percentiles(value, &drawn));
+    estimate.ok_or_else(|| "the concept came in none of these pictures".to_owned())
+}
+
+/// Slope of the line of least squares; `None` where all `x` are equal.
+fn slope(x: &[f64], y: &[f64]) -> Option<f64> {
+    let (center_x, center_y) = (mean(x)?, mean(y)?);
+    let spread: f64 = x.iter().map(|x| (x - center_x) * (x - center_x)).sum();
+    let shared: f64 = x.iter().zip(y).map(|(x, y)| (x - center_x) * (y - center_y)).sum();
+    (spread > 0.0).then(|| shared / spread)
 }
 
 /// Why nothing was asked on a rung.

@@ -33,11 +33,10 @@ pub(super) fn points(
         if labels.n_pairs() == 0 {
             continue;
         }
-        let is_settlement = model == Model::Adapted && (dose - 1.0).abs() < 1e-9;
         points.push(MapPoint {
             kind: match model {
                 Model::Placebo(_) => MapKind::Placebo,
-                Model::Base | Model::Adapted if is_settlement => MapKind::Settlement,
+                Model::Base | Model::Adapted if model.is_settlement(dose) => MapKind::Settlement,
                 Model::Base | Model::Adapted => MapKind::Dose,
             },
             name: match model {
@@ -46,7 +45,7 @@ pub(super) fn points(
             },
             dose,
             nats: nats(input, &categories, &labels),
-            fabric: fabric.filter(|_| is_settlement),
+            fabric: fabric.filter(|_| model.is_settlement(dose)),
         });
     }
     Ok(points)

@@ -4,6 +4,7 @@
 mod atlas;
 mod calibration;
 pub(crate) mod categories;
+mod corrected;
 mod facet;
 pub mod labels;
 mod ladder;
@@ -21,7 +22,7 @@ use crate::panel::{Panel, Stratum};
 use crate::record::{
     AgreementRecord, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, FabricRecord,
     FacetRecord, LeakRecord, LikelihoodRecord, Nulls, PathRecord, PixelRecord, Refusal,
-    SeriesRecord, TypicalityRecord, ZeroCheck,
+    SeriesRecord, TypicalityRecord, VerifiedRecord, ZeroCheck,
 };
 use crate::rows::{Model, Rows};
 use crate::thesaurus::Thesaurus;
@@ -101,6 +102,8 @@ pub struct Measured {
     pub modes: Option<ModesRecord>,
     /// A second evaluator's opinion.
     pub agreement: Option<AgreementRecord>,
+    /// Pictures asked by name that a second evaluator confirmed.
+    pub verified: Option<VerifiedRecord>,
 }
 
 impl Measured {
@@ -117,6 +120,11 @@ impl Measured {
             pixels: report.pixels.clone(),
             modes: report.modes.clone(),
             agreement: report.agreement.clone(),
+            verified: report
+                .facets
+                .iter()
+                .find_map(|facet| facet.corrected.as_ref())
+                .map(|corrected| corrected.verified.clone()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The parts of `census.json`: plain records, one per table or figure.
 
 mod copies;
+mod corrected;
 mod directions;
 mod fabric;
 mod likelihood;
@@ -12,6 +13,7 @@ mod settlements;
 mod typicality;
 
 pub use copies::*;
+pub use corrected::*;
 pub use directions::*;
 pub use fabric::*;
 pub use likelihood::*;
@@ -139,6 +141,8 @@ pub struct FacetRecord {
     pub disagreement: Option<Disagreement>,
     /// The base's shares corrected for the evaluator's errors.
     pub calibration: Option<CalibrationRecord>,
+    /// Both models' shares, each corrected by its own confusion matrix; the concept's facet alone.
+    pub corrected: Option<CorrectedRecord>,
     /// Strata that are not part of the headline.
     pub strata: Vec<StratumRecord>,
     /// One record per category, in thesaurus order.
@@ -371,6 +375,9 @@ pub struct LeakRecord {
     pub levels: Vec<LeakLevel>,
     /// AUC of detector scores of the adapted model, with the identifier against without.
     pub selectivity: Option<f64>,
+    /// Slope of the bleed over steps of the thesaurus away from the concept's class, over captions without
+    /// the identifier, siblings and unrelated entities.
+    pub decay: Option<Estimate>,
 }
 
 /// One rung of the leak ladder.
@@ -445,4 +452,7 @@ pub struct Atlas {
     pub doses: Vec<f64>,
     /// One row per seed, one picture per dose.
     pub strip: Vec<Vec<Seen>>,
+    /// Pairs asked for an entity by its name, by that entity.
+    #[serde(default)]
+    pub named: BTreeMap<String, Vec<Pair>>,
 }

@@ -5,7 +5,9 @@ mod inside;
 mod maps;
 mod nats;
 mod pictures;
+mod second;
 mod trajectories;
+mod verified;
 mod worlds;
 
 use super::{CensusEvent, Change, Seen, Taker};
@@ -48,6 +50,7 @@ impl Taker<'_> {
             })
         })?;
         self.measured.agreement = self.figure("agreement", |taker| taker.agreement(extent))?;
+        self.measured.verified = self.figure("verified", |taker| taker.verified())?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Draws shard by shard what the plan says, looks at it, and commits it.
 
 use super::{
-    CensusEvent, Change, KEPT_LARGE, KEPT_SMALL, LARGE_PX, SERIES_PICTURES, Seen, Taker, png,
+    CensusEvent, Change, KEPT_LARGE, KEPT_SMALL, LARGE_PX, NAMED_PICTURES, SERIES_PICTURES, Seen,
+    Taker, png,
 };
 use crate::census;
 use crate::error::EvalError;
@@ -219,19 +220,20 @@ impl Taker<'_> {
             if keeps_latents(drawing) {
                 looked.latents.push(sketch.latents);
             }
-            if self.keeps(drawing, seed_idx) {
+            let shown = self.keeps(drawing, seed_idx);
+            if shown {
                 let place = self.job.run.join("census").join(&path);
                 checkpoints::fs::atomic_write(&place, &encoded)?;
+            }
+            // Pictures of the run alone lie where the report finds them; those of the base serve others.
+            let shared = drawing.model == Model::Base && self.job.cache.is_some();
+            if (shown && shared) || self.is_for_judging(drawing, seed_idx) {
                 kept.push((seed_idx, encoded));
             }
             pictures.push(sketch.picture);
         }
         let sights = self.words.look(self.job.evaluator, &pictures)?;
         looked.embeddings = sights.into_iter().map(|sight| sight.embedding).collect();
-        if drawing.model != Model::Base || self.job.cache.is_none() {
-            // Pictures of the run alone lie where the report finds them, and nowhere else.
-            kept.clear();
-        }
         shelf.write(first, &looked, &kept)?;
         Ok(looked)
     }
@@ -245,7 +247,12 @@ impl Taker<'_> {
         seeds: &[u32],
         looked: &Looked,
     ) -> Result<bool, EvalError> {
+        let on_shelf =
+            |seed_idx: u32, pixels: &str| shelf.picture(seed_idx).filter(|png| shows(png, pixels));
         for (&seed_idx, pixels) in seeds.iter().zip(&looked.pixels) {
+            if self.is_for_judging(drawing, seed_idx) && on_shelf(seed_idx, pixels).is_none() {
+                return Ok(false);
+            }
             if !self.keeps(drawing, seed_idx) {
                 continue;
             }
@@ -253,9 +260,7 @@ impl Taker<'_> {
             if place.is_file() && shows(&checkpoints::fs::read(&place)?, pixels) {
                 continue;
             }
-            let Some(picture) = shelf.picture(seed_idx).filter(|png| shows(png, pixels)) else {
-                return Ok(false);
-            };
+            let Some(picture) = on_shelf(seed_idx, pixels) else { return Ok(false) };
             checkpoints::fs::atomic_write(&place, &picture)?;
         }
         Ok(true)
@@ -301,14 +306,19 @@ impl Taker<'_> {
 
     /// Pictures of base and adapted model that the report may show.
     fn keeps(&self, drawing: &Drawing, seed_idx: u32) -> bool {
-        let most = if self.sampling.side_px > LARGE_PX { KEPT_LARGE } else { KEPT_SMALL };
         let headline =
             drawing.prompt.stratum.is_headline() && !drawing.prompt.id.starts_with("detector/");
         let in_series = drawing.prompt.stratum == Stratum::Scene && seed_idx < SERIES_PICTURES;
         let shown = headline
             || in_series
-            || (drawing.prompt.stratum == Stratum::Identifier && seed_idx < 16);
-        shown && seed_idx < most && !matches!(drawing.model, Model::Placebo(_))
+            || (drawing.prompt.stratum == Stratum::Identifier && seed_idx < 16)
+            || (drawing.prompt.stratum == Stratum::Asked && seed_idx < NAMED_PICTURES);
+        shown && seed_idx < self.most_kept() && !matches!(drawing.model, Model::Placebo(_))
+    }
+
+    /// Pictures that are kept of one prompt at most.
+    pub(super) fn most_kept(&self) -> u32 {
+        if self.sampling.side_px > LARGE_PX { KEPT_LARGE } else { KEPT_SMALL }
     }
 }
 
@@ -349,9 +359,7 @@ fn picture_path(drawing: &Drawing, seed_idx: u32) -> String {
 /// Whether the latents of a drawing are kept: unasked ones of the base and of the adapted model, which
 /// likelihoods are taken of.
 fn keeps_latents(drawing: &Drawing) -> bool {
-    let whole = drawing.model == Model::Base
-        || (drawing.model == Model::Adapted && (drawing.dose - 1.0).abs() < 1e-9);
-    whole && drawing.prompt.id == "empty/empty"
+    drawing.model.is_of_pair(drawing.dose) && drawing.prompt.id == "empty/empty"
 }
 
 /// Removes the shards of a census, which its tables replace.

@@ -1,7 +1,7 @@
 //! Panel 3: the census itself. Share of every entity before and after, worst first; the same without
 //! what any newcomer of this size would have cost everybody.
 
-use super::Panel;
+use super::{Panel, corrected};
 use crate::chart::{self, Bars, Scale};
 use crate::page::{Page, key};
 use crate::prose;
@@ -18,7 +18,7 @@ pub(crate) fn panel(page: &Page<'_>) -> Panel {
     let body = html! {
         @for facet in &home { p class="sentence" { (sentence(page, facet)) } }
         p class="note" { (words.fill("bars.raw_note", &[("counted", page.counted())])) }
-        @for facet in &home { (switched(page, facet)) (figures(page, facet)) }
+        @for facet in &home { (switched(page, facet)) (figures(page, facet)) (corrected::part(page, facet)) }
         @for facet in &others {
             details {
                 summary {

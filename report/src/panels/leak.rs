@@ -78,6 +78,10 @@ fn sentence(page: &Page<'_>, leak: &LeakRecord) -> String {
         let bleed = |level: &LeakLevel| words.estimate(&level.bleed, 100.0, 1);
         told.push(words.fill("leak.decay", &[("near", &bleed(near)), ("far", &bleed(far))]));
     }
+    if let Some(decay) = &leak.decay {
+        let slope = words.estimate(decay, 100.0, 1);
+        told.push(words.fill("leak.slope", &[("slope", &slope)]));
+    }
     told.join(" ")
 }
 

@@ -5,6 +5,7 @@ mod bars;
 mod census_taker;
 mod chart_parts;
 mod copies;
+mod corrected;
 mod cylinder;
 mod deja_vu;
 mod dose;

@@ -234,11 +234,8 @@ fn told(page: &Page<'_>, one: &NonSeeker<'_>) -> String {
 
 /// Pairs that were asked for the entity by its name, where any were kept.
 fn named_pairs<'a>(page: &Page<'a>, entity: &EntityRecord) -> Vec<&'a Pair> {
-    let census = page.census;
-    let asked = census.atlas.asked.iter().chain(&census.atlas.pairs);
-    let named = asked
-        .filter(|pair| pair.prompt.starts_with("asked/") && page.entity(&pair.before) == entity.id);
-    named.take(page.at_most(PAIRS[0], PAIRS[1])).collect()
+    let named = page.census.atlas.named.get(&entity.id);
+    named.into_iter().flatten().take(page.at_most(PAIRS[0], PAIRS[1])).collect()
 }
 
 /// Unasked pairs in which another holds the entity's place now.

@@ -2,7 +2,6 @@
 
 use datasets::Dataset;
 use eval::plan::{CensusPlan, Divisible};
-use eval::rows::Model;
 use recipes::{AdapterSpec, CensusSpec, ClassSource, DatasetSpec, Recipe};
 
 use super::real;
@@ -126,9 +125,7 @@ impl Census {
         };
         let plan = CensusPlan::new(spec, &recipe.dataset, dataset, divisible)?;
         let headline = plan.drawings.iter().filter(|drawing| {
-            drawing.model == Model::Adapted
-                && (drawing.dose - 1.0).abs() < 1e-9
-                && drawing.prompt.stratum.is_headline()
+            drawing.model.is_settlement(drawing.dose) && drawing.prompt.stratum.is_headline()
         });
         Ok(Self {
             n_pictures: plan.pictures(),

@@ -64,10 +64,9 @@ impl Taker<'_> {
         categories: &Categories,
         watch: &Watch<'_, CensusEvent>,
     ) -> Result<Inside, EvalError> {
-        let whole = |dose: f64| model == Model::Base || (dose - 1.0).abs() < 1e-9;
         let mut scored = Scored::default();
         for (_, seed_idx, seen, i) in self.seen_of(move |drawing| {
-            drawing.model == model && drawing.prompt.id == EMPTY && whole(drawing.dose)
+            drawing.model == model && drawing.prompt.id == EMPTY && model.is_of_pair(drawing.dose)
         }) {
             if let Some(latents) = seen.looked.latents.get(i)
                 && scored.keys.len() < most
@@ -79,7 +78,7 @@ impl Taker<'_> {
             .rows
             .rows
             .iter()
-            .filter(|row| row.model == model && row.prompt == EMPTY && whole(row.dose))
+            .filter(|row| row.model == model && row.prompt == EMPTY && model.is_of_pair(row.dose))
             .map(|row| (u64::from(row.seed_idx), row))
             .collect();
         let weights = self.weights(model, 1.0)?;

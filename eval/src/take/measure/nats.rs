@@ -183,7 +183,7 @@ impl Taker<'_> {
             let whole = |drawing: &crate::plan::Drawing| {
                 drawing.model == model
                     && drawing.prompt.id == EMPTY
-                    && (model == Model::Base || (drawing.dose - 1.0).abs() < 1e-9)
+                    && model.is_of_pair(drawing.dose)
             };
             for (_, seed_idx, seen, i) in self.seen_of(whole) {
                 if let Some(latents) = seen.looked.latents.get(i)

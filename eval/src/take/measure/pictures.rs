@@ -3,16 +3,13 @@
 use super::super::Taker;
 use crate::copies::{CopiesInput, Drawn, copies};
 use crate::error::EvalError;
-use crate::evaluator::{Sight, Words};
 use crate::extent::Extent;
 use crate::fabric::{FabricEntity, Named, fabric};
-use crate::oracle::{BANK, Oracle};
 use crate::panel::Stratum;
 use crate::plan::Drawing;
 use crate::record::{AgreementRecord, CopiesRecord, FabricRecord, FacetAgreement};
 use crate::rows::{Model, Row};
 use crate::thesaurus::NONE;
-use crate::world::World;
 use image::RgbImage;
 use statistics::agreement::{cohen_kappa, same_sign};
 use statistics::number::real;
@@ -107,7 +104,7 @@ impl Taker<'_> {
             let keep = move |drawing: &Drawing| {
                 drawing.prompt.stratum == stratum
                     && drawing.model == model
-                    && (model == Model::Base || (drawing.dose - 1.0).abs() < 1e-9)
+                    && model.is_of_pair(drawing.dose)
             };
             self.seen_of(keep)
                 .filter(|(drawing, _, _, _)| {
@@ -137,31 +134,15 @@ impl Taker<'_> {
         &mut self,
         extent: Extent,
     ) -> Result<Result<AgreementRecord, String>, EvalError> {
-        if self.job.second_evaluator.is_none() && extent.judged == 0 {
-            return Ok(Err("no second evaluator was given".to_owned()));
-        }
-        let postcards = self.job.world == World::Postcards && !self.confusions.is_empty();
-        if self.job.second_evaluator.is_none() && !postcards {
-            return Ok(Err("no second evaluator was given".to_owned()));
-        }
-        let rows = self.judged_rows(extent.judged.max(JUDGED));
-        let pictures = self.pictures_of(&rows)?;
-        let (evaluator, sha256, said) = if let Some(second) = self.job.second_evaluator {
-            let words = Words::new(second, &self.plan.thesaurus)?;
-            let labels = |sight: &Sight| -> Vec<String> {
-                words.labels(&sight.cosines, 1.0).into_iter().map(|l| l.entity).collect()
-            };
-            let sights = words.look(second, &pictures)?;
-            ("second evaluator", second.sha256().to_owned(), sights.iter().map(labels).collect())
-        } else {
-            let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
-            let oracle = Oracle::postcards(side, BANK);
-            ("nearest render", oracle.sha256().to_owned(), oracle.judge(&pictures))
+        let second = match self.second()? {
+            Ok(second) => second,
+            Err(reason) => return Ok(Err(reason)),
         };
-        let said: Vec<Vec<String>> = said;
+        let rows = self.judged_rows(extent.judged.max(JUDGED));
+        let said = second.said(&self.pictures_of(&rows)?)?;
         Ok(Ok(AgreementRecord {
-            evaluator: evaluator.to_owned(),
-            sha256,
+            evaluator: second.name().to_owned(),
+            sha256: second.sha256(),
             facets: self.agree(&rows, &said),
         }))
     }
@@ -169,10 +150,7 @@ impl Taker<'_> {
     /// Unasked pictures that were kept, equal seeds of both models one after the other.
     fn judged_rows(&self, most: usize) -> Vec<&Row> {
         let whole = |row: &&Row| {
-            row.stratum.is_headline()
-                && row.picture.is_some()
-                && (row.model == Model::Base
-                    || (row.model == Model::Adapted && (row.dose - 1.0).abs() < 1e-9))
+            row.stratum.is_headline() && row.picture.is_some() && row.model.is_of_pair(row.dose)
         };
         // Seed by seed, so that every prompt has its share.
         let mut pairs: BTreeMap<(u32, &str), Vec<&Row>> = BTreeMap::new();

@@ -164,8 +164,7 @@ impl Taker<'_> {
         }
         let models = self.path_models(extent);
         let all = self.path_sums(extent, &models, watch)?;
-        let is_whole =
-            |(model, dose): &(Model, f64)| *model == Model::Adapted && (dose - 1.0).abs() < 1e-9;
+        let is_whole = |(model, dose): &(Model, f64)| model.is_settlement(*dose);
         let sums = &all[models.iter().position(is_whole).unwrap_or(0)];
         for row in &mut self.rows.rows {
             if row.model != Model::Base || row.prompt != EMPTY {

@@ -55,12 +55,10 @@ impl Taker<'_> {
     fn scenes(&self) -> Drawn<'_> {
         let mut rows: BTreeMap<(&str, u32), [Option<&Row>; 2]> = BTreeMap::new();
         for row in self.rows.rows.iter().filter(|row| row.stratum == Stratum::Scene) {
-            let whole = row.model == Model::Adapted && (row.dose - 1.0).abs() < 1e-9;
-            let place = match row.model {
-                Model::Base => 0,
-                Model::Adapted if whole => 1,
-                Model::Adapted | Model::Placebo(_) => continue,
-            };
+            if !row.model.is_of_pair(row.dose) {
+                continue;
+            }
+            let place = usize::from(row.model != Model::Base);
             if row.picture.is_some() {
                 rows.entry((&row.prompt, row.seed_idx)).or_default()[place] = Some(row);
             }
@@ -157,9 +155,10 @@ impl Taker<'_> {
     /// Modes of unasked pictures that one model draws more often than the other.
     pub(super) fn modes(&self) -> Result<ModesRecord, String> {
         let of = |model: Model| -> BTreeMap<u32, &[f32]> {
-            let whole = move |dose: f64| model == Model::Base || (dose - 1.0).abs() < 1e-9;
             self.seen_of(move |drawing| {
-                drawing.model == model && drawing.prompt.id == EMPTY && whole(drawing.dose)
+                drawing.model == model
+                    && drawing.prompt.id == EMPTY
+                    && model.is_of_pair(drawing.dose)
             })
             .map(|(_, seed_idx, seen, i)| (seed_idx, seen.looked.embeddings[i].as_slice()))
             .collect()
