@@ -123,6 +123,7 @@ pub(crate) fn from_eval(error: &EvalError) -> Exit {
         | EvalError::Length { .. }
         | EvalError::Labels { .. }
         | EvalError::Altered { .. }
+        | EvalError::Removed { .. }
         | EvalError::Unpaired(_)
         | EvalError::Schema { .. }
         | EvalError::Json(_)

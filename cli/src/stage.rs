@@ -31,8 +31,8 @@ pub(crate) struct Opened {
     pub(crate) base_files: ModelFiles,
     /// One hash of the base that is trained on: with what was settled in it before.
     pub(crate) base_sha256: String,
-    /// One hash of the base's files.
-    root_sha256: String,
+    /// Hashes of the base's files.
+    file_hashes: BTreeMap<String, String>,
     /// What was settled in it before, in this order.
     settled: Vec<Settled>,
     /// The pictures.
@@ -54,10 +54,10 @@ impl Opened {
         let dataset = datasets::open(&recipe.dataset)?;
         let settled = settled::open(&recipe.settled)?;
         settled::check(&settled, &base_files)?;
-        let root_sha256 = base_files.sha256()?;
-        let base_sha256 = settled::base_sha256(&root_sha256, &settled);
+        let file_hashes = base_files.hashes()?;
+        let base_sha256 = settled::base_sha256(&file_hashes, &settled);
         let fingerprint = recipes::fingerprint(recipe, &base_sha256, &dataset.sha256);
-        Ok(Self { base_files, base_sha256, root_sha256, settled, dataset, fingerprint })
+        Ok(Self { base_files, base_sha256, file_hashes, settled, dataset, fingerprint })
     }
 
     /// Hashes that tell a census what it counts; `root` and `settled` where something was settled
@@ -68,7 +68,7 @@ impl Opened {
             ("dataset".to_owned(), self.dataset.sha256.clone()),
         ]);
         if !self.settled.is_empty() {
-            hashes.insert("root".to_owned(), self.root_sha256.clone());
+            hashes.insert("root".to_owned(), settled::base_sha256(&self.file_hashes, &[]));
             hashes.insert("settled".to_owned(), settled::identities(&self.settled));
         }
         hashes
@@ -77,7 +77,7 @@ impl Opened {
     /// Says what is odd about the pictures, and about what was settled before.
     pub(crate) fn warn(&self, terminal: &Terminal) {
         warn_of(&self.dataset, terminal);
-        settled::warn(&self.settled, &self.root_sha256, terminal);
+        settled::warn(&self.settled, &self.file_hashes, terminal);
     }
 
     /// Name of the run directory, unless the user gives one.
@@ -190,8 +190,12 @@ pub(crate) fn evaluator_folder(recipe: &Recipe, base_files: &ModelFiles) -> Path
 pub(crate) fn precision(recipe: &Recipe, device: &ChosenDevice) -> Result<Precision, JobError> {
     let asked = match (recipe.base.model(), &recipe.adapter) {
         (None, _) => BasePrecision::F32,
-        // Updates of the weights themselves would be lost in the rounding.
-        (Some(model), AdapterSpec::Full(_)) if model.precision == BasePrecision::Auto => {
+        // Updates of the weights themselves would be lost in the rounding, and so would what is merged
+        // into them.
+        (Some(model), adapter)
+            if model.precision == BasePrecision::Auto
+                && (matches!(adapter, AdapterSpec::Full(_)) || !recipe.settled.is_empty()) =>
+        {
             BasePrecision::F32
         }
         (Some(model), AdapterSpec::Full(_) | AdapterSpec::Lora(_)) => model.precision,

@@ -64,6 +64,9 @@ pub struct Comparison {
     pub settlements: Option<SettlementsRecord>,
     /// How pictures of `settlements` are labelled; null without it.
     pub settlements_labels: Option<Labels>,
+    /// Each settlement of a chain drawn twice: with its adapter attached, and merged into the base of the
+    /// next. Empty for states of one run.
+    pub links: Vec<ComparedLink>,
     /// Names of the settlements in the other order, behind `settlements.order_effect`; empty without.
     pub reversed: Vec<String>,
     /// Figures that were not given, and why.
@@ -101,6 +104,20 @@ pub struct ComparedState {
     pub fabric_ratio: Option<Estimate>,
     /// Every entity against the base.
     pub entities: Vec<EntityRecord>,
+}
+
+/// The same weights in two censuses: what differs between them is rounding, and no settlement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComparedLink {
+    /// The settlement as its own census drew it, with its adapter attached.
+    pub from: String,
+    /// The settlement whose base it is, merged.
+    pub to: String,
+    /// Unasked pictures on the same seeds.
+    pub pairs: u64,
+    /// Those that are labelled otherwise.
+    pub different: u64,
 }
 
 /// Two settlements against each other, seed by seed.
@@ -183,8 +200,9 @@ fn compared(opened: Vec<Opened>) -> Result<Comparison, EvalError> {
             pairs.push(pair(from, to)?);
         }
     }
-    let Successive { record: settlements, labels: settlements_labels, reversed, refused } =
-        successive::of(&opened)?;
+    let found = successive::of(&opened)?;
+    let Successive { record: settlements, labels: settlements_labels, links, reversed, refused } =
+        found;
     Ok(Comparison {
         schema: SCHEMA.to_owned(),
         facet,
@@ -192,6 +210,7 @@ fn compared(opened: Vec<Opened>) -> Result<Comparison, EvalError> {
         pairs,
         settlements,
         settlements_labels,
+        links,
         reversed,
         refused,
     })

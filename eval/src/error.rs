@@ -53,6 +53,12 @@ pub enum EvalError {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// A kept picture is gone, or another one lies in its place.
+    #[error("`{}` was removed or replaced while its census was taken", path.display())]
+    Removed {
+        /// The picture.
+        path: std::path::PathBuf,
+    },
     /// `census.json` is of another format.
     #[error("census.json has schema `{found}`, expected `{expected}`")]
     Schema {
@@ -161,6 +167,7 @@ impl EvalError {
             Self::Altered { .. } => Some(
                 "put the written file back, or remove the folder `census` to take it again".into(),
             ),
+            Self::Removed { .. } => Some("the same command draws it again and goes on".into()),
             Self::Noiseless { .. } => {
                 Some("sample with eta 1, or compare pictures on equal seeds".into())
             }

@@ -8,7 +8,7 @@ use crate::record::{
     AgreementRecord, Atlas, ConceptRecord, CopiesRecord, Counts, DirectionsRecord, DoseRecord,
     FabricRecord, FacetRecord, LabelsRecord, LeakRecord, LikelihoodRecord, MapPoint, Nulls,
     PathRecord, PixelRecord, PlacesRecord, Refusal, SeriesRecord, SettlementsRecord,
-    SimilarityRecord, Transition, TypicalityRecord,
+    SimilarityRecord, Transition, TypicalityRecord, VerifiedRecord,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,9 @@ pub struct CensusReport {
     pub modes: Option<ModesRecord>,
     /// A second evaluator's opinion.
     pub agreement: Option<AgreementRecord>,
+    /// Pictures asked by name that a second evaluator confirmed: each model's own confusion.
+    #[serde(default)]
+    pub verified: Option<VerifiedRecord>,
     /// The recipe's limits.
     pub gates: Vec<GateRecord>,
     /// Figures that were not given, and why.

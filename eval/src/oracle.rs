@@ -61,8 +61,13 @@ impl Oracle {
             .enumerate()
             .map(|(i, other)| (squared_distance(picture, other), i))
             .collect();
-        distances.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let nearest = &distances[..NEIGHBORS.min(distances.len())];
+        let order = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        let n = NEIGHBORS.min(distances.len());
+        if n < distances.len() {
+            distances.select_nth_unstable_by(n, order);
+        }
+        let nearest = &mut distances[..n];
+        nearest.sort_by(order);
         Facet::ALL
             .iter()
             .enumerate()

@@ -47,7 +47,8 @@ impl Shelf {
         self.dir.join(format!("{first:06}.safetensors"))
     }
 
-    fn picture_file(&self, seed_idx: u32) -> PathBuf {
+    /// Where a kept picture lies.
+    pub(crate) fn picture_file(&self, seed_idx: u32) -> PathBuf {
         self.dir.join(format!("{seed_idx:06}.png"))
     }
 

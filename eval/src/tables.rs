@@ -159,9 +159,12 @@ fn dose(census: &CensusReport) -> String {
 fn confusion(census: &CensusReport) -> String {
     let records = census.facets.iter().flat_map(|facet| {
         let rendered = facet.calibration.iter().map(|record| ("rendered", &record.confusion));
-        let own = facet.corrected.iter().flat_map(|record| {
-            [("base", &record.verified.base), ("adapted", &record.verified.adapted)]
-        });
+        let is_home = facet.id == census.concept.facet;
+        let own = census
+            .verified
+            .iter()
+            .filter(move |_| is_home)
+            .flat_map(|verified| [("base", &verified.base), ("adapted", &verified.adapted)]);
         rendered.chain(own).flat_map(move |(pictures, matrix)| {
             matrix.entities.iter().enumerate().flat_map(move |(i, truth)| {
                 matrix.entities.iter().enumerate().map(move |(j, label)| {

@@ -28,9 +28,11 @@ use crate::world::{self, World};
 use checkpoints::Watch;
 use datasets::Dataset;
 use image::{ImageFormat, RgbImage};
+use measure::Second;
 use models::adapter::Adapter;
 use models::{Base, Evaluator};
 use recipes::{Bound, CensusSpec, DatasetSpec, GatesSpec};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -185,6 +187,7 @@ struct Taker<'a> {
     rows: Rows,
     seen: Vec<Seen>,
     person: Vec<PersonLabel>,
+    second: OnceCell<Second<'a>>,
     measured: Measured,
     rerun: Option<ZeroCheck>,
     widening: f64,
@@ -227,6 +230,7 @@ impl<'a> Taker<'a> {
             },
             seen: Vec::new(),
             person: person(job.run)?,
+            second: OnceCell::new(),
             measured: Measured::default(),
             rerun: None,
             widening: 1.0,

@@ -2,7 +2,9 @@
 
 use super::html::{CSP, STYLE};
 use super::words::{Language, Words};
-use eval::compare::{ComparedEntity, ComparedPair, ComparedState, Comparison, Labels};
+use eval::compare::{
+    ComparedEntity, ComparedLink, ComparedPair, ComparedState, Comparison, Labels,
+};
 use eval::record::{Kind, KindRecord, SettlementsRecord};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use statistics::interval::Estimate;
@@ -143,6 +145,7 @@ fn successive(comparison: &Comparison, words: &Words) -> Markup {
         p { (words.fill("comparison.sequence", &[("states", &record.states.join(" → "))])) }
         @if nearest { p class="note" { (words.say("comparison.nearest")) } }
         (steps(record, words))
+        @for link in &comparison.links { p class="note" { (link_told(link, words)) } }
         (order(comparison, record, words))
         (transfer(record, words))
         @if record.kinds.is_empty() {
@@ -151,6 +154,19 @@ fn successive(comparison: &Comparison, words: &Words) -> Markup {
             (kinds(comparison, &record.kinds, words))
         }
     }
+}
+
+/// What merging an adapter changed.
+fn link_told(link: &ComparedLink, words: &Words) -> String {
+    words.fill(
+        "comparison.link",
+        &[
+            ("from", &link.from),
+            ("to", &link.to),
+            ("different", &words.thousands(link.different)),
+            ("pairs", &words.thousands(link.pairs)),
+        ],
+    )
 }
 
 /// From each state to the next, and how far each lies from the first.
@@ -355,6 +371,7 @@ mod tests {
             }],
             settlements: None,
             settlements_labels: None,
+            links: Vec::new(),
             reversed: Vec::new(),
             refused: vec![Refusal { what: "settlements".into(), reason: "of several runs".into() }],
         }
@@ -424,7 +441,7 @@ mod tests {
         assert!(page.contains("base → runs/&lt;a&gt; → b"), "{page}");
         assert!(page.contains("7.0 [0.0, 14.0]") && page.contains(">12.3<"), "{page}");
         assert!(page.contains("4.1 [1.0, 8.2]") && page.contains("floor 2.3, p 0.004"), "{page}");
-        assert!(page.contains("“b” and “ca”") && page.contains("leaves out zero: the order"));
+        assert!(page.contains("“b” and “ca”") && page.contains("leaves out zero: both"));
         assert!(
             page.contains("three settlements or more") && page.contains("its own concept alone")
         );
@@ -433,7 +450,7 @@ mod tests {
         let record = unclear.settlements.as_mut().unwrap();
         record.order_effect = Some(Estimate::with(0.02, [0.0, 0.05], CiKind::Basic));
         let page = super::page(&unclear, Language::English);
-        assert!(page.contains("The interval holds zero") && !page.contains("zero: the order"));
+        assert!(page.contains("The interval holds zero") && !page.contains("zero: both"));
     }
 
     #[test]

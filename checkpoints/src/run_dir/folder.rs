@@ -5,13 +5,20 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::attempts::{self, AttemptRecord, Done, Heartbeat};
+use super::attempts::{self, Attempt, AttemptRecord, Done, Heartbeat};
 use super::checkpoint::{self, Checkpoint};
 use super::journal;
+use super::lock::RunLock;
 use super::{CHECKPOINTS, RECIPE};
 use crate::error::CheckpointError;
 
 pub(super) const FINGERPRINT_LINE: &str = "# fingerprint: ";
+
+/// A run directory that nobody else writes to while this lives.
+#[derive(Debug)]
+pub struct RunHold {
+    _lock: RunLock,
+}
 
 /// A run directory that belongs to a known recipe.
 #[derive(Debug, Clone)]
@@ -55,6 +62,15 @@ impl RunFolder {
     /// Where the run lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Holds the run for somebody who adds to it without going on with it, as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Locked`] with the holder's own words; [`CheckpointError::Io`].
+    pub fn hold(&self, attempt: &Attempt) -> Result<RunHold, CheckpointError> {
+        RunLock::acquire(&self.path, attempt).map(|lock| RunHold { _lock: lock })
     }
 
     /// 64 hex digits over resolved recipe, base and dataset.

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 pub use attempts::{Attempt, AttemptEnd, AttemptRecord, Done, Heartbeat};
 pub use checkpoint::{COMMIT_VERSION, Checkpoint, Commit, Content, FileRecord};
-pub use folder::RunFolder;
+pub use folder::{RunFolder, RunHold};
 pub use journal::Journal;
 
 use crate::error::CheckpointError;

@@ -14,6 +14,7 @@ use report::Form;
 use serde_json::json;
 
 use super::report::{Reported, write_report};
+use super::train::attempt;
 use super::{Job, Outcome, compare, kat};
 use crate::args::CensusArguments;
 use crate::device::ChosenDevice;
@@ -64,6 +65,7 @@ pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outc
         )));
     }
     let device = job.device()?;
+    let _hold = run.hold(&attempt(&device, "census"))?;
     let counting =
         Counting { recipe: &recipe, opened: &opened, run: &run, device: &device, alive: None };
     if let Some(reported) = count_and_report(&counting, None, job)? {

@@ -12,6 +12,7 @@ use serde_json::json;
 use statistics::interval::Estimate;
 
 use super::census::{Counting, count_into};
+use super::train::attempt;
 use super::{Job, Outcome};
 use crate::args::CensusArguments;
 use crate::environment;
@@ -60,11 +61,11 @@ pub(crate) fn execute(arguments: &CensusArguments, job: &Job<'_>) -> Result<Outc
     for word in &arguments.items {
         let settled = settle(word, arguments, job)?;
         // A run is opened in the folder in which it was started; the next word counts from ours.
-        here.as_deref().map(environment::enter);
+        if let Some(here) = here.as_deref().filter(|here| !environment::enter(here)) {
+            return Err(JobError::usage(format!("could not go back to `{}`", here.display())));
+        }
         let Some(one) = settled else {
-            let words: Vec<String> =
-                arguments.items.iter().map(|word| stage::shell_word(word)).collect();
-            return Ok(Outcome::Requeue { go_on: format!("populate census {}", words.join(" ")) });
+            return Ok(Outcome::Requeue { go_on: environment::own_command() });
         };
         counted.push(one);
     }
@@ -165,6 +166,9 @@ fn count(
         )));
     }
     let device = job.device()?;
+    // An earlier checkpoint's census lies beside a training that may still go on.
+    let in_run = folder == run.path();
+    let _hold = in_run.then(|| run.hold(&attempt(&device, "census"))).transpose()?;
     let counting = Counting { recipe, opened: &opened, run, device: &device, alive: None };
     count_into(&counting, item.step, folder, job)
 }

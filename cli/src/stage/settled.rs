@@ -1,13 +1,14 @@
 //! What was settled in a base before: adapters that are merged into its weights first.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use checkpoints::hash::bytes_sha256;
+use checkpoints::hash::{bytes_sha256, combined_sha256};
 use checkpoints::manifest::Manifest;
 use checkpoints::run_dir::RunFolder;
 use checkpoints::{HeaderLimit, ModelFiles, TensorFile};
 use models::Base;
-use models::adapter::merge_into_base;
+use models::adapter::{PEFT_CONFIG, merge_into_base};
 
 use super::{any_recipe_of_run, finished, read_adapter, settlement};
 use crate::adapter_file::{self, Table};
@@ -27,8 +28,10 @@ pub(crate) struct Settled {
     path: PathBuf,
     /// The adapter's file.
     file: PathBuf,
-    /// sha256 of its tensors, 64 hex digits: its identity.
+    /// sha256 of its tensors, 64 hex digits.
     tensors_sha256: String,
+    /// The same where its alphas are tensors as well; else a hash that covers where they stand.
+    identity: String,
     /// One hash of the base in which it was settled; known of runs alone.
     base_sha256: Option<String>,
 }
@@ -40,22 +43,55 @@ pub(crate) struct Settled {
 /// [`JobError::Usage`] for a path where nothing is, and for a run that is not finished or left no
 /// adapter; [`JobError::Checkpoint`] for what cannot be read.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<Settled>, JobError> {
-    paths.iter().map(|path| open_one(path)).collect()
+    let settled = paths.iter().map(|path| open_one(path)).collect::<Result<Vec<_>, _>>()?;
+    for (place, one) in settled.iter().enumerate() {
+        if let Some(same) = settled[..place].iter().find(|other| other.identity == one.identity) {
+            return Err(JobError::usage(format!(
+                "`settled` names one adapter twice, as `{}` and as `{}`",
+                same.path.display(),
+                one.path.display()
+            )));
+        }
+    }
+    Ok(settled)
 }
 
 fn open_one(path: &Path) -> Result<Settled, JobError> {
     let file = adapter_file::file_of(path);
     if file.is_file() {
-        let tensors_sha256 = TensorFile::open_within(&file, HeaderLimit::Adapter)?.tensors_sha256();
-        return Ok(Settled { path: path.to_owned(), file, tensors_sha256, base_sha256: None });
+        let opened = TensorFile::open_within(&file, HeaderLimit::Adapter)?;
+        let (path, tensors_sha256) = (path.to_owned(), opened.tensors_sha256());
+        let identity = identity(&opened, &tensors_sha256)?;
+        return Ok(Settled { path, file, tensors_sha256, identity, base_sha256: None });
     }
     if path.is_dir() {
         return open_run(path);
     }
     Err(JobError::Usage {
-        message: format!("`settled` names `{}`, where nothing is", path.display()),
-        hint: Some("expected the directory of a finished run, or an adapter file".to_owned()),
+        message: format!(
+            "`settled` names `{}`, expected a finished run or an adapter file, found nothing",
+            path.display()
+        ),
+        hint: Some(
+            "put back what was settled upon, or name its new place: `populate run RECIPE --set settled=[…]` \
+             goes on with the same run"
+                .to_owned(),
+        ),
     })
+}
+
+/// What tells an adapter file from every other. PEFT and diffusers write alphas beside the tensors.
+fn identity(file: &TensorFile, tensors_sha256: &str) -> Result<String, JobError> {
+    if file.names().any(|name| name.rsplit_once('.').is_some_and(|(_, last)| last == "alpha")) {
+        return Ok(tensors_sha256.to_owned());
+    }
+    let config = file.path().with_file_name(PEFT_CONFIG);
+    let config = if config.is_file() { checkpoints::fs::read(&config)? } else { Vec::new() };
+    let header: Vec<String> =
+        file.metadata().iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let parts =
+        [tensors_sha256, &bytes_sha256(&config), &bytes_sha256(header.join("\n").as_bytes())];
+    Ok(bytes_sha256(parts.join("\n").as_bytes()))
 }
 
 /// The adapter that a finished run left in its last checkpoint: the one that its census counts.
@@ -78,9 +114,11 @@ fn open_run(path: &Path) -> Result<Settled, JobError> {
     let file = checkpoint.file(ADAPTER);
     let tensors_sha256 = TensorFile::open(&file)?.tensors_sha256();
     // A run that was stopped right after its last step has no manifest yet.
-    let manifest = Manifest::read(&path.join(MANIFEST)).ok();
-    let base_sha256 = manifest.map(|manifest| manifest.base_sha256);
-    Ok(Settled { path: path.to_owned(), file, tensors_sha256, base_sha256 })
+    let manifest = path.join(MANIFEST);
+    let base_sha256 =
+        if manifest.is_file() { Some(Manifest::read(&manifest)?.base_sha256) } else { None };
+    let identity = tensors_sha256.clone();
+    Ok(Settled { path: path.to_owned(), file, tensors_sha256, identity, base_sha256 })
 }
 
 /// Refuses adapters that are not for this base, before any of its weights is read.
@@ -96,19 +134,23 @@ pub(super) fn check(settled: &[Settled], base: &ModelFiles) -> Result<(), JobErr
     settled.iter().try_for_each(|one| table.read(&one.file).map(drop))
 }
 
-/// One hash of a base with what was settled in it; without that, the hash of its files.
-pub(super) fn base_sha256(root_sha256: &str, settled: &[Settled]) -> String {
-    if settled.is_empty() {
-        return root_sha256.to_owned();
-    }
-    let hashes = settled.iter().map(|one| one.tensors_sha256.as_str());
-    let lines: Vec<&str> = std::iter::once(root_sha256).chain(hashes).collect();
-    bytes_sha256(lines.join("\n").as_bytes())
+/// Names of the adapters among the parts of a base, with their identities.
+fn parts(settled: &[Settled]) -> impl Iterator<Item = (String, String)> {
+    let named =
+        |(place, one): (usize, &Settled)| (format!("settled/{place}"), one.identity.clone());
+    settled.iter().enumerate().map(named)
+}
+
+/// One hash of a base of these files with what was settled in it.
+pub(super) fn base_sha256(files: &BTreeMap<String, String>, settled: &[Settled]) -> String {
+    let mut all = files.clone();
+    all.extend(parts(settled));
+    combined_sha256(all.iter().map(|(name, hash)| (name.as_str(), hash.as_str())))
 }
 
 /// Identities of the adapters in their order, parted by commas.
 pub(super) fn identities(settled: &[Settled]) -> String {
-    let hashes: Vec<&str> = settled.iter().map(|one| one.tensors_sha256.as_str()).collect();
+    let hashes: Vec<&str> = settled.iter().map(|one| one.identity.as_str()).collect();
     hashes.join(",")
 }
 
@@ -119,27 +161,38 @@ pub(super) fn identities(settled: &[Settled]) -> String {
 /// As [`read_adapter`] and [`merge_into_base`]; [`JobError::Data`] for a file that was changed since it
 /// was opened.
 pub(super) fn merge(settled: &[Settled], base: &mut Base) -> Result<(), JobError> {
-    for (place, one) in settled.iter().enumerate() {
+    for one in settled {
         let read = read_adapter(&one.file, base)?;
         if read.tensors_sha256 != one.tensors_sha256 {
             let changed = one.file.display();
             return Err(JobError::data(format!("`{changed}` was changed while it was in use")));
         }
         merge_into_base(base, &read.adapter, DOSE)?;
-        base.hashes.insert(format!("settled/{place}"), read.tensors_sha256);
     }
+    base.hashes.extend(parts(settled));
     Ok(())
 }
 
-/// Says which runs were settled in another base than the one that they are merged into.
-pub(super) fn warn(settled: &[Settled], root_sha256: &str, terminal: &Terminal) {
+/// Says which runs were settled in another base than the one that they are merged into, and which files
+/// were better named by their run.
+pub(super) fn warn(settled: &[Settled], files: &BTreeMap<String, String>, terminal: &Terminal) {
     for (place, one) in settled.iter().enumerate() {
-        let here = base_sha256(root_sha256, &settled[..place]);
+        let here = base_sha256(files, &settled[..place]);
         if one.base_sha256.as_ref().is_some_and(|there| *there != here) {
             terminal.warn(&format!(
                 "run `{}` was settled in another base, or on top of others, than it is merged into \
-                 here",
+                 here: expected in `settled`, before it, what its own recipe names there",
                 one.path.display()
+            ));
+        }
+        let run =
+            one.path.parent().filter(|run| one.path.is_file() && RunFolder::open(run).is_ok());
+        if let Some(run) = run {
+            terminal.warn(&format!(
+                "`{}` is what run `{}` wrote for other programs, perhaps rounded: name the run itself, \
+                 so that comparisons know what lies on what",
+                one.path.display(),
+                run.display()
             ));
         }
     }
@@ -160,19 +213,20 @@ mod tests {
             path: PathBuf::new(),
             file: PathBuf::new(),
             tensors_sha256: tensors_sha256.to_owned(),
+            identity: tensors_sha256.to_owned(),
             base_sha256: None,
         }
     }
 
     #[test]
     fn the_hash_of_a_base_tells_what_was_settled_and_in_which_order() {
+        let files = BTreeMap::from([("unet".to_owned(), "root".to_owned())]);
         let of = |hashes: &[&str]| {
             let settled: Vec<Settled> = hashes.iter().map(|hash| one(hash)).collect();
-            base_sha256("root", &settled)
+            base_sha256(&files, &settled)
         };
-        assert_eq!(of(&[]), "root");
-        assert_eq!(of(&["a"]), bytes_sha256(b"root\na"));
-        assert_eq!(of(&["a", "b"]), bytes_sha256(b"root\na\nb"));
+        assert_eq!(of(&[]), combined_sha256([("unet", "root")]));
+        assert_eq!(of(&["a"]), combined_sha256([("unet", "root"), ("settled/0", "a")]));
         assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
         assert_eq!(identities(&[one("a"), one("b")]), "a,b");
     }

@@ -27,7 +27,7 @@ pub(super) struct Analysis<'a> {
     pub(super) new: Option<usize>,
     residents: Vec<bool>,
     table: Vec<Vec<u64>>,
-    seen: Vec<bool>,
+    pub(super) seen: Vec<bool>,
     n: f64,
     pools: Vec<(f64, usize)>,
     shares: Shares,
@@ -103,7 +103,9 @@ pub(super) fn analyse(
         bhapkar: test.and_then(|test| bhapkar(test, margins.0.iter().sum())),
         disagreement: disagreement(&analysis.table),
         calibration: calibration::base(input, facet, &analysis, refused),
-        corrected: corrected::corrected(input, facet, &analysis, refused),
+        corrected: (input.concept.facet == facet.id)
+            .then(|| corrected::corrected(input, &analysis, refused))
+            .flatten(),
         strata: analysis.strata(pictures)?,
         entities: analysis.entities(pictures, &figures, &intervals, &flips)?,
     })

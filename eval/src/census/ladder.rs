@@ -221,9 +221,26 @@ fn decay(
             rise(Some(&positions), rates.as_ref())
         })
         .collect();
-    let moves = drawn.iter().any(|other| (other - value).abs() > 1e-12);
-    let estimate = moves.then(|| with_percentiles(value, &drawn));
-    estimate.ok_or_else(|| "the concept came in none of these pictures".to_owned())
+    if drawn.iter().any(|other| (other - value).abs() > 1e-12) {
+        return Ok(with_percentiles(value, &drawn));
+    }
+    if flags.0.iter().all(|(_, base, other)| !base.iter().chain(other).any(|fires| *fires)) {
+        return Err("the concept came in none of these pictures".to_owned());
+    }
+    let reach = missed(&steps, &flags, detector);
+    Ok(Estimate::with(value, [value - reach, value + reach], CiKind::RuleOfThree))
+}
+
+/// How far a slope may lie from its value if every prompt missed as much as it may have.
+fn missed(steps: &[f64], flags: &Flags, detector: Option<&Detector>) -> f64 {
+    let gap = detector.map_or(1.0, |d| (d.tpr() - d.fpr()).max(0.05));
+    let center = mean(steps).unwrap_or(0.0);
+    let spread: f64 = steps.iter().map(|x| (x - center) * (x - center)).sum();
+    let of_prompt = |(x, (_, base, _)): (&f64, &(f64, Vec<bool>, Vec<bool>))| {
+        let never = never_seen(std::iter::once((1.0, base.len())), 0.05, steps.len());
+        (x - center).abs() / spread * (never / gap).min(1.0)
+    };
+    steps.iter().zip(&flags.0).map(of_prompt).sum()
 }
 
 /// Slope of the line of least squares; `None` where all `x` are equal.

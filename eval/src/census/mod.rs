@@ -120,11 +120,7 @@ impl Measured {
             pixels: report.pixels.clone(),
             modes: report.modes.clone(),
             agreement: report.agreement.clone(),
-            verified: report
-                .facets
-                .iter()
-                .find_map(|facet| facet.corrected.as_ref())
-                .map(|corrected| corrected.verified.clone()),
+            verified: report.verified.clone(),
         }
     }
 
@@ -213,6 +209,7 @@ pub fn reduce(input: &CensusInput) -> Result<CensusReport, EvalError> {
         labels: sheet,
         modes: input.measured.modes.clone(),
         agreement: input.measured.agreement.clone(),
+        verified: input.measured.verified.clone(),
         refused,
         warnings,
         widening: input.widening,

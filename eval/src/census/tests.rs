@@ -398,3 +398,47 @@ fn looking_more_than_once_widens_every_interval_of_an_entity() {
     let widest = widest_half(&census(120, &settled), "subject").unwrap();
     assert!(widest >= width(&once).0 / 2.0 && widest < 0.2, "{widest}");
 }
+
+/// Pictures of the rungs between the concept's name and nothing asked: `fires` of ten show the concept in
+/// the adapted model.
+fn with_rungs(fires: [(Stratum, Option<&str>, u32); 3]) -> CensusInput {
+    let mut input = census(60, &settled);
+    let row = input.rows.rows[0].clone();
+    for (stratum, asked, fires) in fires {
+        for (seed_idx, model) in (0..10).flat_map(|i| [(i, Model::Base), (i, Model::Adapted)]) {
+            input.rows.rows.push(Row {
+                model,
+                dose: if model == Model::Base { 0.0 } else { 1.0 },
+                stratum,
+                prompt: format!("{}/x", stratum.id()),
+                asked: asked.map(str::to_owned),
+                seed_idx,
+                detected: Some(model == Model::Adapted && seed_idx < fires),
+                ..row.clone()
+            });
+        }
+    }
+    input
+}
+
+/// Captions without the identifier ask for the class itself; a sibling lies two steps away, the boat three.
+#[test]
+fn the_leak_decays_by_the_slope_over_steps_of_the_thesaurus() {
+    let rungs = |plain: u32, sibling: u32, unrelated: u32| {
+        with_rungs([
+            (Stratum::Plain, None, plain),
+            (Stratum::Sibling, Some("house"), sibling),
+            (Stratum::Unrelated, Some("boat"), unrelated),
+        ])
+    };
+    let decay = reduce(&rungs(8, 4, 0)).unwrap().leak.decay.unwrap();
+    assert!((decay.value + 1.2 / (14.0 / 3.0)).abs() < 1e-9, "{decay:?}");
+    assert!(decay.ci.unwrap()[1] < 0.0);
+    // Every picture here and none there: the bootstrap has no spread, what was missed bounds the slope.
+    let all = reduce(&rungs(10, 0, 0)).unwrap().leak.decay.unwrap();
+    let [low, high] = all.ci.unwrap();
+    assert!(low < all.value - 0.01 && all.value + 0.01 < high, "{all:?}");
+    let report = reduce(&rungs(0, 0, 0)).unwrap();
+    assert!(report.leak.decay.is_none());
+    assert!(report.refused.iter().any(|refusal| refusal.what == "decay of the leak"));
+}

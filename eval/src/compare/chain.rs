@@ -109,10 +109,19 @@ fn down_from(top: usize, all: &[Opened]) -> Result<Vec<usize>, String> {
             }
             Ground::Absent(adapters) => {
                 let missing = adapters.last().map_or("", String::as_str);
-                return Err(format!(
-                    "`{}` lies on a settlement that was not given, that of adapter {missing}",
-                    all[highest].name
-                ));
+                let name = &all[highest].name;
+                let given = all
+                    .iter()
+                    .find(|other| other.lineage().last().is_some_and(|own| digits(own) == missing));
+                return Err(match given {
+                    Some(other) => format!(
+                        "`{name}` lies on the adapter of `{}`, which was itself settled in another base",
+                        other.name
+                    ),
+                    None => format!(
+                        "`{name}` lies on a settlement that was not given, that of adapter {missing}"
+                    ),
+                });
             }
         }
     }

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 /// How pictures are labelled in the concept's facet.
 ///
 /// Each census has a detector for its own concept alone, set by pictures of its own base. Where two
-/// censuses know different concepts, or lie on different bases, one picture may bear a concept in the
+/// censuses know different concepts or references, or lie on different bases, one picture may bear a concept in the
 /// one and whatever the evaluator makes of it in the other, perhaps nothing at all: labels would then
 /// differ where pictures do not. Pictures of such censuses are therefore all labelled by one rule
 /// that asks nothing but the evaluator and the picture.
@@ -33,7 +33,9 @@ impl Labels {
     /// How pictures of these censuses can be compared.
     pub(super) fn of(all: &[&Opened]) -> Self {
         let alike = all.windows(2).all(|pair| {
-            pair[0].base() == pair[1].base() && pair[0].input.concept.id == pair[1].input.concept.id
+            pair[0].base() == pair[1].base()
+                && pair[0].input.concept.id == pair[1].input.concept.id
+                && pair[0].input.detector == pair[1].input.detector
         });
         if alike { Self::Own } else { Self::Nearest }
     }

@@ -124,7 +124,7 @@ fn input(
         person: Vec::new(),
         measured: Measured::default(),
         rerun: None,
-        widening: 1.0,
+        widening: report.widening,
         rows,
     })
 }

@@ -1,9 +1,9 @@
 //! Reads settlements that follow each other as successive states of one model.
 
-use super::BOOTSTRAP;
 use super::chain;
 use super::labels::Labels;
 use super::opened::Opened;
+use super::{BOOTSTRAP, ComparedLink};
 use crate::census::CensusInput;
 use crate::census::categories::Categories;
 use crate::error::EvalError;
@@ -13,6 +13,7 @@ use crate::settlements::{SettlementsInput, settlements};
 use crate::thesaurus::{BLOCKED, NONE};
 use statistics::interval::Resampler;
 use statistics::mobility::Places;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What is said of settlements one after another.
@@ -20,6 +21,8 @@ pub(super) struct Successive {
     pub(super) record: Option<SettlementsRecord>,
     /// How pictures behind `record` are labelled.
     pub(super) labels: Option<Labels>,
+    /// What merging changed between one run and the next.
+    pub(super) links: Vec<ComparedLink>,
     /// Names of the settlements in the other order.
     pub(super) reversed: Vec<String>,
     /// Figures that were not given, and why.
@@ -67,13 +70,14 @@ pub(super) fn of(all: &[Opened]) -> Result<Successive, EvalError> {
     states.extend(inputs.iter().map(|input| (&**input, Model::Adapted)));
     let mut places = places(&states, &categories)?;
     let reversed = if sequence.reversed.is_empty() { None } else { places.states.pop() };
-    Ok(sequence.told(&categories, &Lived { places, reversed }))
+    let links = sequence.links(&inputs, &categories)?;
+    Ok(Successive { links, ..sequence.told(&categories, &Lived { places, reversed }) })
 }
 
 impl Successive {
     fn refused(reason: String) -> Self {
         let refused = vec![Refusal { what: "settlements".to_owned(), reason }];
-        Self { record: None, labels: None, reversed: Vec::new(), refused }
+        Self { record: None, labels: None, links: Vec::new(), reversed: Vec::new(), refused }
     }
 }
 
@@ -104,6 +108,38 @@ impl<'a> Sequence<'a> {
         })
     }
 
+    /// Each settlement beside the base of the next one, seed by seed, where runs lie on each other.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Unpaired`] if a label is not of the thesaurus.
+    fn links(
+        &self,
+        inputs: &[Cow<'_, CensusInput>],
+        categories: &Categories,
+    ) -> Result<Vec<ComparedLink>, EvalError> {
+        let mut links = Vec::new();
+        for (names, drawn) in self.settlements.windows(2).zip(inputs.windows(2)) {
+            let ([below, above], [attached, merged]) = (names, drawn) else { continue };
+            if below.of == above.of {
+                continue;
+            }
+            let (from, to) = (below.name.clone(), above.name.clone());
+            let mut link = ComparedLink { from, to, pairs: 0, different: 0 };
+            for prompt in attached.panel.prompts().filter(|prompt| prompt.stratum.is_headline()) {
+                let before = labels(attached, Model::Adapted, &prompt.id, categories)?;
+                let after = labels(merged, Model::Base, &prompt.id, categories)?;
+                for (seed, label) in before {
+                    let Some(other) = after.get(&seed) else { continue };
+                    link.pairs += 1;
+                    link.different += u64::from(label != *other);
+                }
+            }
+            links.push(link);
+        }
+        Ok(links)
+    }
+
     /// The figures of these states, and why some are not given.
     fn told(&self, categories: &Categories, lived: &Lived) -> Successive {
         let record = match self.record(categories, lived) {
@@ -127,6 +163,7 @@ impl<'a> Sequence<'a> {
         Successive {
             record: Some(record),
             labels: Some(self.labels),
+            links: Vec::new(),
             reversed: self.reversed.iter().map(|one| one.name.clone()).collect(),
             refused,
         }
@@ -170,8 +207,12 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// How far an entity still answers its name: after the last settlement, over before the first.
+    /// How far an entity still answers its name: after the last settlement, over before the first. Not
+    /// told where censuses know different concepts: what the one finds answers to another's name there.
     fn answers(&self, id: &str) -> Option<f64> {
+        if self.labels == Labels::Nearest {
+            return None;
+        }
         let asked = |one: &Opened| {
             let facets = &one.report.facets;
             let home = facets.iter().find(|facet| facet.id == one.input.concept.facet)?;

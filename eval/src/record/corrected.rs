@@ -29,11 +29,9 @@ pub struct VerifiedRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorrectedRecord {
-    /// What the matrices were made from.
-    pub verified: VerifiedRecord,
     /// Condition number of each matrix.
     pub condition: BeforeAfter<f64>,
-    /// Entities with too few confirmed pictures in either model: their labels are taken as they stand.
+    /// Categories of which too little is known in either model: their labels are taken as they stand in both.
     pub uncorrected: Vec<String>,
     /// One record per category but the withheld pictures, in thesaurus order.
     pub entities: Vec<CorrectedEntity>,

@@ -10,6 +10,8 @@ mod trajectories;
 mod verified;
 mod worlds;
 
+pub(super) use second::Second;
+
 use super::{CensusEvent, Change, Seen, Taker};
 use crate::error::EvalError;
 use crate::extent::Extent;

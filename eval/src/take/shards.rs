@@ -26,7 +26,7 @@ use std::path::Path;
 const LOOKS: [f64; 4] = [4.049, 2.863, 2.337, 2.024];
 /// Raised with every change of code that changes pictures, embeddings or figures: what was kept before is
 /// then drawn and measured anew.
-pub(crate) const DRAWING: u32 = 1;
+pub(crate) const DRAWING: u32 = 2;
 /// The critical value of one look.
 const Z: f64 = 1.96;
 
@@ -316,8 +316,8 @@ impl Taker<'_> {
         shown && seed_idx < self.most_kept() && !matches!(drawing.model, Model::Placebo(_))
     }
 
-    /// Pictures that are kept of one prompt at most.
-    pub(super) fn most_kept(&self) -> u32 {
+    /// Pictures that the report may show of one prompt at most.
+    fn most_kept(&self) -> u32 {
         if self.sampling.side_px > LARGE_PX { KEPT_LARGE } else { KEPT_SMALL }
     }
 }
@@ -340,7 +340,7 @@ fn part(drawing: &Drawing, from: usize, look: usize) -> [u32; 2] {
 }
 
 /// Whether a PNG holds the pixels of this hash.
-fn shows(png: &[u8], pixels: &str) -> bool {
+pub(super) fn shows(png: &[u8], pixels: &str) -> bool {
     image::load_from_memory(png)
         .is_ok_and(|picture| pixels_hash(picture.to_rgb8().as_raw()) == pixels)
 }

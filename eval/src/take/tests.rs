@@ -17,12 +17,18 @@ struct World {
     dir: tempfile::TempDir,
     base: Base,
     evaluator: Evaluator,
+    second: Option<Evaluator>,
     recipe: Recipe,
     dataset: Dataset,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(64, 1)
+    }
+
+    /// A world whose census draws so many unasked pictures and placebos.
+    fn with(seeds_empty: u32, placebo: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let device = Device::flex();
         let folder = dir.path().join("base");
@@ -41,9 +47,9 @@ impl World {
              class: tower, prompt: the sks cylinder }}\n    side_px: 64\n\
              adapter: {{ lora: {{ rank: 2 }} }}\n\
              fit: {{ steps: 2, save_every: 1, optimizer: {{ adamw: {{ learning_rate: 1.0e-3 }} }} }}\n\
-             census:\n  budget: custom\n  thesaurus: postcards\n  seeds: {{ empty: 64, other: 34 }}\n  \
+             census:\n  budget: custom\n  thesaurus: postcards\n  seeds: {{ empty: {seeds_empty}, other: 34 }}\n  \
              sampler: {{ ddim: {{ steps: 2, eta: 1.0 }} }}\n  \
-             concept: {{ facet: subject, class: tower }}\n  doses: [0.0, 1.0]\n  placebo: 1\n",
+             concept: {{ facet: subject, class: tower }}\n  doses: [0.0, 1.0]\n  placebo: {placebo}\n",
             images = dir.path().join("cylinder"),
         );
         let recipe = match recipes::load_text(Path::new("tiny.yaml"), &yaml, &[]) {
@@ -51,7 +57,7 @@ impl World {
             other => panic!("{other:?}"),
         };
         let dataset = datasets::open(&recipe.dataset).unwrap();
-        Self { dir, base, evaluator, recipe, dataset }
+        Self { dir, base, evaluator, second: None, recipe, dataset }
     }
 
     /// An adapter whose up factors are not zero.
@@ -83,7 +89,7 @@ impl World {
             change: Change::Adapter(adapter),
             base_name: "tiny",
             evaluator: &self.evaluator,
-            second_evaluator: None,
+            second_evaluator: self.second.as_ref(),
             world: crate::World::Postcards,
             tool: "populate test",
             numerics: "test",
@@ -272,6 +278,31 @@ fn a_finished_census_is_not_drawn_again_and_a_persons_labels_join_it() {
     assert_eq!(usize::try_from(labels.labelled).unwrap(), sheet.ids.len());
     assert_eq!((second.facets, second.path), (first.facets, first.path));
     assert_eq!((second.warnings, second.refused), (first.warnings, first.refused));
+}
+
+/// From 512 seeds on every instrument looks; taken up again, all of it says the same.
+#[test]
+fn a_census_of_the_size_of_a_survey_leaves_no_instrument_out() {
+    let mut world = World::with(512, 0);
+    let folder = world.dir.path().join("other");
+    models::tiny::write(&folder, 4, &Device::flex()).unwrap();
+    world.second = Some(Evaluator::load(&folder.join("evaluator"), &Device::flex()).unwrap());
+    let adapter = world.adapter();
+    let take = || match world.census("run", &adapter, None) {
+        Counted::Finished(report) => report,
+        Counted::Interrupted { .. } => panic!("nobody asked it to stop"),
+    };
+    let report = take();
+    let unpaid: Vec<&Refusal> =
+        report.refused.iter().filter(|refusal| refusal.reason.contains("budget")).collect();
+    assert!(unpaid.is_empty(), "{unpaid:?}");
+    assert!(report.path.is_some() && report.likelihood.is_some() && report.typicality.is_some());
+    assert!(report.pixels.is_some() && report.modes.is_some() && report.agreement.is_some());
+    // Noise bears no name: whatever the second evaluator confirmed of it corrects nothing.
+    assert!(report.verified.is_some() && report.facets[0].corrected.is_none());
+    let json = world.bytes("run", "census.json");
+    take();
+    assert!(world.bytes("run", "census.json") == json);
 }
 
 /// What one adapter drew of the base is there for the next.

@@ -25,17 +25,19 @@ pub(super) fn part(page: &Page<'_>, facet: &FacetRecord) -> Markup {
 
 fn note(page: &Page<'_>, facet: &FacetRecord, corrected: &CorrectedRecord) -> String {
     let words = page.words;
-    let verified = &corrected.verified;
-    let pictures: u64 = [&verified.base, &verified.adapted]
-        .iter()
+    let verified = page.census.verified.iter();
+    let pictures: u64 = verified
+        .clone()
+        .flat_map(|verified| [&verified.base, &verified.adapted])
         .flat_map(|confusion| confusion.counts.iter().flatten())
         .sum();
+    let by: Vec<String> = verified.map(|verified| words.tell(&verified.verified_by)).collect();
     let condition = &corrected.condition;
     let mut note = words.fill(
         "corrected.note",
         &[
             ("pictures", &words.thousands(pictures)),
-            ("by", &words.tell(&verified.verified_by)),
+            ("by", &by.concat()),
             ("before", &words.number(condition.before, 2)),
             ("after", &words.number(condition.after, 2)),
         ],
@@ -78,7 +80,7 @@ fn table(page: &Page<'_>, facet: &FacetRecord, corrected: &CorrectedRecord) -> M
                 ("corrected", &words.estimate(&one.delta, 100.0, 1)),
             ],
         );
-        let pair = [Dot::upper(counted, Look::Base), Dot::lower(one.delta, Look::Adapted)];
+        let pair = [Dot::upper(counted, Look::Plain), Dot::lower(one.delta, Look::Adapted)];
         Line {
             chart: Some(dots(&name, &said, &axis, &pair)),
             cells: vec![
@@ -103,4 +105,35 @@ fn table(page: &Page<'_>, facet: &FacetRecord, corrected: &CorrectedRecord) -> M
         lines: lines.collect(),
     }
     .draw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panels::sample;
+    use crate::words::Language;
+    use eval::record::Refusal;
+
+    #[test]
+    fn raw_and_corrected_changes_stand_beside_each_other_worst_first() {
+        let census = sample::census();
+        let page =
+            sample::on_page(&census, Language::English, &|page| part(page, &census.facets[0]));
+        assert!(page.contains("the nearest render sees what was asked"), "{page}");
+        assert!(page.contains("Of pictures asked by name, 600 "), "{page}");
+        assert!(page.contains("Too little is known of “house”"), "{page}");
+        let boat = page.find("Raw change −10.0").unwrap();
+        assert!(page[boat..].contains("corrected −11.0 [−16.0, −6.0] of 100"), "{page}");
+        assert!(page.find(">boat<").unwrap() < page.find(">tower<").unwrap(), "{page}");
+    }
+
+    #[test]
+    fn without_correction_the_reason_stands_there() {
+        let mut census = sample::bare();
+        let reason = "the budget asks too few pictures by name".to_owned();
+        census.refused = vec![Refusal { what: "correction of subject".into(), reason }];
+        let page =
+            sample::on_page(&census, Language::French, &|page| part(page, &census.facets[0]));
+        assert!(page.contains("le budget demande trop peu d’images par leur nom"), "{page}");
+    }
 }

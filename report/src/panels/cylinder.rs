@@ -1,5 +1,5 @@
 //! Panel 2: two hundred seeds as the places of a cylinder's ground, and what holds each of them in every
-//! state. After Samuel Beckett's *Le Dépeupleur*: fifty metres round, eighteen high, two hundred bodies.
+//! state. After Samuel Beckett's *Le Dépeupleur*: fifty meters round, two hundred bodies.
 
 use super::Panel;
 use super::kinds;

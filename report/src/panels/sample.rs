@@ -9,18 +9,20 @@ use eval::Pictures;
 use eval::json::CensusReport;
 use eval::modes::ModesRecord;
 use eval::record::{
-    AgreementRecord, AskedRecord, BeforeAfter, Coherence, CopiesRecord, DirectionEntity,
-    DirectionsRecord, FabricMeasure, FabricRecord, FacetAgreement, Forecast, ForecastEntity,
-    FrontierPoint, Kind, KindRecord, LabelledEntity, LabelsRecord, LeakLevel, LikelihoodEntity,
-    LikelihoodRecord, LikelihoodUnit, MapKind, MapPoint, NearestReference, PathDose, PathRecord,
-    PixelPicture, PixelRecord, PixelWord, PlacesRecord, PlacesState, SeriesPicture, SeriesRecord,
-    SeriesSheet, SeriesSpace, SettlementStep, SettlementsRecord, SimilarityShift, TypicalityRecord,
-    WeightedShare, WordTypicality,
+    AgreementRecord, AskedRecord, BeforeAfter, Coherence, CopiesRecord, CorrectedEntity,
+    CorrectedRecord, DirectionEntity, DirectionsRecord, FabricMeasure, FabricRecord,
+    FacetAgreement, Forecast, ForecastEntity, FrontierPoint, Kind, KindRecord, LabelledEntity,
+    LabelsRecord, LeakLevel, LikelihoodEntity, LikelihoodRecord, LikelihoodUnit, MapKind, MapPoint,
+    NearestReference, PathDose, PathRecord, PixelPicture, PixelRecord, PixelWord, PlacesRecord,
+    PlacesState, SeriesPicture, SeriesRecord, SeriesSheet, SeriesSpace, SettlementStep,
+    SettlementsRecord, SimilarityShift, TypicalityRecord, VerifiedRecord, WeightedShare,
+    WordTypicality,
 };
 use eval::rows::Model;
 use eval::synthetic::{census as synthetic, settled};
 use maud::Markup;
 use serde_json::Value;
+use statistics::calibrate::Confusion;
 use statistics::interval::{CiKind, Estimate};
 use statistics::number::real;
 use std::collections::BTreeMap;
@@ -56,6 +58,9 @@ pub(crate) fn census() -> CensusReport {
     census.places = Some(places());
     census.labels = Some(labels(&census));
     census.agreement = Some(agreement());
+    census.verified = Some(verified());
+    census.facets[0].corrected = Some(corrected());
+    census.leak.decay = Some(Estimate::with(-0.11, [-0.16, -0.07], CiKind::Percentile));
     census.modes = Some(ModesRecord { pictures: 64, sigma: 0.5, sides: Vec::new() });
     for entity in census.facets.iter_mut().flat_map(|facet| &mut facet.entities) {
         (entity.obedience_b, entity.obedience_a) = (Some(0.95), Some(0.9));
@@ -473,6 +478,44 @@ fn agreement() -> AgreementRecord {
             same_sign: 0.9,
             pictures: 400,
         }],
+    }
+}
+
+fn verified() -> VerifiedRecord {
+    let confusion = |right: u64| Confusion {
+        entities: SUBJECTS.iter().copied().chain(["∅"]).map(str::to_owned).collect(),
+        counts: vec![
+            vec![right, 100 - right, 0, 0],
+            vec![0, 96, 4, 0],
+            vec![0, 0, 99, 1],
+            vec![0; 4],
+        ],
+    };
+    VerifiedRecord {
+        verified_by: "nearest render".into(),
+        sha256: "0".repeat(64),
+        base: confusion(98),
+        adapted: confusion(80),
+        references: vec![14, 2, 0, 0],
+    }
+}
+
+fn corrected() -> CorrectedRecord {
+    let entity = |id: &str, p_b: f64, p_a: f64| CorrectedEntity {
+        id: id.to_owned(),
+        p_b,
+        p_a,
+        delta: Estimate::with(p_a - p_b, [p_a - p_b - 0.05, p_a - p_b + 0.05], CiKind::MaxT),
+    };
+    CorrectedRecord {
+        condition: BeforeAfter { before: 1.05, after: 1.31 },
+        uncorrected: vec!["house".into()],
+        entities: vec![
+            entity("tower", 0.3, 0.29),
+            entity("house", 0.4, 0.4),
+            entity("boat", 0.3, 0.19),
+            entity("cylinder", 0.0, 0.12),
+        ],
     }
 }
 

@@ -39,10 +39,10 @@ pub(super) fn inspect(path: &Path) -> Result<Findings, JobError> {
         vec![format!("{}: run", name(path)), format!("fingerprint {}", folder.fingerprint())];
     // A recipe that is no longer understood has no say in whether the files are intact.
     let settled = match stage::any_recipe_of_run(&folder) {
-        Ok(Loaded::Settle(recipe)) => recipe.settled,
-        Ok(Loaded::Pretrain(_)) | Err(_) => Vec::new(),
+        Ok(Loaded::Settle(recipe)) => Some(recipe.settled),
+        Ok(Loaded::Pretrain(_)) | Err(_) => None,
     };
-    let before = stage::settled::words(&settled);
+    let before = settled.as_deref().and_then(stage::settled::words);
     lines.extend(before.map(|before| format!("settled before: {before}")));
     lines.push(format!("{}:", counted(folder.attempts()?.len(), "attempt")));
     lines.extend(folder.attempt_records()?.iter().map(attempt_line));

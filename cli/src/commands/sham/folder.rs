@@ -1,8 +1,8 @@
 //! The folder of a sham: its pictures with their captions, its recipe, and the record that says which
 //! pictures are there.
 //!
-//! The record is written anew after each picture, so that whatever ends a command, the next one goes
-//! on with the first picture that is missing. Nothing that lies in the folder is ever replaced.
+//! The record is written anew before each picture, so that whatever ends a command, the next one goes
+//! on with the first picture that is missing. No picture, caption or recipe is ever replaced.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -166,9 +166,13 @@ pub(super) fn earlier(dir: &Path, sham: &Sham) -> Result<Option<Earlier>, JobErr
     let recipe = dir.join(FILE);
     if recipe.exists() && checkpoints::fs::read(&recipe)? != sham.text.as_bytes() {
         let path = recipe.display();
-        return Err(taken(format!(
-            "`{path}` is another recipe than the one that would be written"
-        )));
+        return Err(JobError::Usage {
+            message: format!("`{path}` is another recipe than the one that would be written"),
+            hint: Some(
+                "remove it, and it is written again; the pictures are kept if they are the same"
+                    .to_owned(),
+            ),
+        });
     }
     Ok(Some(earlier))
 }
@@ -228,7 +232,8 @@ impl<'a> Folder<'a> {
         pages.filter(|(_, page)| page.sha256.is_none()).map(|(place, _)| place).collect()
     }
 
-    /// Writes a picture, then the record; the path of the picture's file.
+    /// Writes the record, then the picture; the path of the picture's file. Killed in between, the picture
+    /// is recorded and missing, and is drawn again, be it with other bits.
     ///
     /// # Errors
     ///
@@ -240,9 +245,9 @@ impl<'a> Folder<'a> {
         about["prompt"] = json!(page.caption);
         about["place"] = json!(place);
         let bytes = picture::png(image, &[("populate", &about.to_string())])?;
-        keep(&path, &bytes)?;
         self.pages[place].sha256 = Some(bytes_sha256(&bytes));
         self.write_record()?;
+        keep(&path, &bytes)?;
         Ok(path)
     }
 

@@ -53,6 +53,7 @@ pub(crate) fn execute(arguments: &ShamArguments, job: &Job<'_>) -> Result<Outcom
         folder
     } else {
         let base = stage::load_base(&recipe, &opened, &device)?;
+        trainer::cache::check_captions(&base, &opened.dataset)?;
         stage::warn_of_side(&recipe, &base, job.terminal);
         stage::warn_of_precision(&base, job.terminal);
         fill(folder, &recipe, &base, &captions, job)?
@@ -61,7 +62,7 @@ pub(crate) fn execute(arguments: &ShamArguments, job: &Job<'_>) -> Result<Outcom
         return Ok(Outcome::Requeue { go_on: environment::own_command() });
     }
     folder.write_captions()?;
-    check_captions(&sham, &captions)?;
+    check_captions(out, &sham, &captions)?;
     let written = folder.write_recipe(&sham)?;
     give((out, written.as_path()), folder.len(), n_kept, job);
     Ok(Outcome::Done)
@@ -126,14 +127,11 @@ fn fill<'a>(
     captions: &[String],
     job: &Job<'_>,
 ) -> Result<Folder<'a>, JobError> {
-    for caption in captions {
-        base.check_prompt(caption)?;
-    }
     let method = method(recipe, base)?;
     // Also tells of a number of steps that the base's noise levels do not allow.
     let n_steps = method.sampler(base)?.len();
     folder.write_record()?;
-    let mut easel = Easel {
+    let mut keeper = Keeper {
         total: (folder.missing().len() * n_steps) as u64,
         folder,
         progress: job.progress(),
@@ -141,14 +139,14 @@ fn fill<'a>(
         n_steps: 0,
         queue: VecDeque::new(),
     };
-    let drawn = easel.draw_all((base, method), recipe.seed, captions, job);
-    easel.progress.end();
+    let drawn = keeper.draw_all((base, method), recipe.seed, captions, job);
+    keeper.progress.end();
     drawn?;
-    Ok(easel.folder)
+    Ok(keeper.folder)
 }
 
 /// Takes pictures as they are finished, and keeps them.
-struct Easel<'a, 'p> {
+struct Keeper<'a, 'p> {
     folder: Folder<'a>,
     progress: Progress<'p>,
     /// Whether programs are told of every picture.
@@ -159,7 +157,7 @@ struct Easel<'a, 'p> {
     queue: VecDeque<usize>,
 }
 
-impl Easel<'_, '_> {
+impl Keeper<'_, '_> {
     /// Draws what is missing, the pictures of one caption together.
     fn draw_all(
         &mut self,
@@ -187,16 +185,17 @@ impl Easel<'_, '_> {
     }
 }
 
-impl Audience for Easel<'_, '_> {
+impl Audience for Keeper<'_, '_> {
     fn stepped(&mut self, moment: &Moment<'_>) {
         self.n_steps += moment.noisy.dims()[0] as u64;
         let (done, total) = (self.n_steps, self.total);
         self.progress.tick(&Tick { phase: "draw", unit: "steps", done, total, figures: &[] });
     }
 
+    #[expect(clippy::expect_used, reason = "one start for each picture, in the same order")]
     fn finished(&mut self, picture: RgbImage) -> Result<(), JobError> {
         // Pictures come in the order of their starts.
-        let Some(place) = self.queue.pop_front() else { return Ok(()) };
+        let place = self.queue.pop_front().expect("each picture has its start");
         let path = self.folder.add(place, &picture)?;
         if self.tells {
             self.progress.note("", &json!({ "event": "drawn", "out": path }));
@@ -206,22 +205,24 @@ impl Audience for Easel<'_, '_> {
 }
 
 /// Reads the pictures as the sham will, and refuses captions that differ from the recipe's.
-fn check_captions(sham: &Sham, captions: &[String]) -> Result<(), JobError> {
+fn check_captions(out: &Path, sham: &Sham, captions: &[String]) -> Result<(), JobError> {
     let dataset = datasets::open(&sham.recipe.dataset)?;
     let found = captions_of(&dataset);
+    let refused = |message: String| JobError::Data {
+        message,
+        hint: Some("remove what does not belong there, and give the same command again".to_owned()),
+    };
+    let folder = out.join(&sham.pictures);
+    let folder = folder.display();
     if found.len() != captions.len() {
         let (expected, found) = (captions.len(), found.len());
-        return Err(JobError::data(format!(
-            "`{}`: expected {expected} pictures, found {found}",
-            sham.pictures
-        )));
+        return Err(refused(format!("`{folder}`: expected {expected} pictures, found {found}")));
     }
     match captions.iter().zip(&found).find(|(expected, found)| expected != found) {
         None => Ok(()),
-        Some((expected, found)) => Err(JobError::data(format!(
-            "`{}`: expected the caption `{expected}`, found `{found}`",
-            sham.pictures
-        ))),
+        Some((expected, found)) => {
+            Err(refused(format!("`{folder}`: expected the caption `{expected}`, found `{found}`")))
+        }
     }
 }
 

@@ -63,20 +63,27 @@ fn a_change_of_looks_is_no_loss_where_each_model_has_its_own_matrix() {
     let boat = of(&record, "boat").delta;
     let [low, high] = boat.ci.unwrap();
     assert!(boat.value.abs() < 1e-6 && low < 0.0 && high > 0.0, "{boat:?}");
+    // Nobody drew a cylinder: what may have been missed bounds it, not the solver's rounding.
+    let cylinder = of(&record, "cylinder").delta;
+    assert_eq!(cylinder.ci_kind, Some(CiKind::RuleOfThree));
+    assert!(cylinder.ci.unwrap()[1] > 1e-3, "{cylinder:?}");
     // The base's matrix for both, and the loss is believed.
     let shared = verified(confusion(SURE), confusion(SURE));
     let record = corrected_with(&mut input, shared).unwrap();
     assert!((of(&record, "boat").delta.value + 0.15).abs() < 1e-6);
 }
 
+/// Boats look like houses half of the time in both models. Corrected in the base alone, they would seem lost.
 #[test]
-fn an_entity_with_few_verified_pictures_stays_as_it_was_labelled_and_says_so() {
+fn an_entity_with_few_verified_pictures_in_one_model_is_corrected_in_neither_and_says_so() {
     let mut few = BLURRED;
     few[2] = [0, 9, 10, 0];
-    let mut input = census(120, &blurred);
-    let record = corrected_with(&mut input, verified(confusion(SURE), confusion(few))).unwrap();
+    let both = |_: Model, seed: u32| blurred(Model::Adapted, seed);
+    let mut input = census(120, &both);
+    let record = corrected_with(&mut input, verified(confusion(BLURRED), confusion(few))).unwrap();
     assert_eq!(record.uncorrected, ["boat"]);
-    assert!((of(&record, "boat").delta.value + 0.15).abs() < 1e-6);
+    assert!(of(&record, "boat").delta.value.abs() < 1e-6);
+    assert!((of(&record, "boat").p_b - 0.15).abs() < 1e-6);
     let none = confusion([[0; 4]; 4]);
     let mut refused = Vec::new();
     input.measured.verified = Some(verified(none.clone(), none));
@@ -92,6 +99,16 @@ fn labels_that_say_nothing_are_refused() {
     let blind = [[25, 25, 25, 25], [25, 25, 25, 25], [25, 25, 25, 25], [0; 4]];
     let mut input = census(60, &settled);
     assert!(corrected_with(&mut input, verified(confusion(SURE), confusion(blind))).is_none());
+}
+
+/// A detector that finds a fifth of the references is not believed on the ladder, and not here.
+#[test]
+fn a_weak_detector_corrects_no_share_of_the_concept() {
+    let mut input = census(120, &settled);
+    input.detector = input.detector.map(|detector| Detector { found: 3, ..detector });
+    let record = corrected_with(&mut input, verified(confusion(SURE), confusion(SURE))).unwrap();
+    assert_eq!(record.uncorrected, ["cylinder"]);
+    assert!((of(&record, "cylinder").p_a - 0.1).abs() < 1e-9);
 }
 
 /// 200 worlds of 600 pairs, each with matrices of 100 pictures per entity: the intervals of all entities hold

@@ -131,7 +131,7 @@ impl Taker<'_> {
 
     /// What an evaluator of another family says of the same pictures.
     pub(super) fn agreement(
-        &mut self,
+        &self,
         extent: Extent,
     ) -> Result<Result<AgreementRecord, String>, EvalError> {
         let second = match self.second()? {

@@ -56,16 +56,18 @@ impl<'a> Taker<'a> {
         self.job.second_evaluator.is_some() || (renders && Extent::of(self.job.spec).judged > 0)
     }
 
-    /// The second family, or why there is none.
-    pub(super) fn second(&self) -> Result<Result<Second<'a>, String>, EvalError> {
-        if !self.has_second() {
-            return Ok(Err("no second evaluator was given".to_owned()));
+    /// The second family, or why there is none. It is made once: rendering the bank takes a while.
+    pub(super) fn second(&self) -> Result<Result<&Second<'a>, String>, EvalError> {
+        if self.has_second() && self.second.get().is_none() {
+            let made = if let Some(evaluator) = self.job.second_evaluator {
+                let words = Words::new(evaluator, &self.plan.thesaurus)?;
+                Second::Evaluator(evaluator, Box::new(words))
+            } else {
+                let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
+                Second::Render(Box::new(Oracle::postcards(side, BANK)))
+            };
+            return Ok(Ok(self.second.get_or_init(|| made)));
         }
-        if let Some(evaluator) = self.job.second_evaluator {
-            let words = Box::new(Words::new(evaluator, &self.plan.thesaurus)?);
-            return Ok(Ok(Second::Evaluator(evaluator, words)));
-        }
-        let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
-        Ok(Ok(Second::Render(Box::new(Oracle::postcards(side, BANK)))))
+        Ok(self.second.get().ok_or_else(|| "no second evaluator was given".to_owned()))
     }
 }

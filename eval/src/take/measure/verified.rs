@@ -1,7 +1,8 @@
 //! Pictures asked by name that another family of evaluator confirms, and what the evaluator said of them:
 //! each model's own confusion.
 
-use super::super::{Seen, Taker};
+use super::super::shards::shows;
+use super::super::{LARGE_PX, Seen, Taker};
 use super::second::Second;
 use crate::error::EvalError;
 use crate::panel::Stratum;
@@ -14,6 +15,8 @@ use statistics::calibrate::Confusion;
 
 /// Fewest pictures asked of each entity for any of them to be shown to the second family.
 const LEAST_ASKED: u32 = 20;
+/// Large pictures asked by one name that are shown to the second family: they fill disks.
+const JUDGED_LARGE: u32 = 100;
 
 impl Taker<'_> {
     /// Confusion of the evaluator on each model's own pictures.
@@ -36,7 +39,7 @@ impl Taker<'_> {
         let mut entities: Vec<String> =
             self.words.of_facet(facet).iter().map(|&e| self.words.entities[e].clone()).collect();
         entities.push(NONE.to_owned());
-        let confusion = |model: Model| self.confusion(&second, (model, facet), &entities);
+        let confusion = |model: Model| self.confusion(second, (model, facet), &entities);
         let (base, adapted) = (confusion(Model::Base)?, confusion(Model::Adapted)?);
         let mut references = vec![0; entities.len()];
         for embedding in &self.references {
@@ -105,7 +108,11 @@ impl Taker<'_> {
             if !self.is_for_judging(drawing, seed_idx) {
                 continue;
             }
-            let Some(png) = shelf.picture(seed_idx) else { continue };
+            let png = shelf.picture(seed_idx).filter(|png| shows(png, &seen.looked.pixels[i]));
+            let Some(png) = png else {
+                // Somebody removed it since it was drawn; the next attempt draws it again.
+                return Err(EvalError::Removed { path: shelf.picture_file(seed_idx) });
+            };
             let decoded = image::load_from_memory(&png).map_err(|source| EvalError::Picture {
                 path: format!("{}, seed {seed_idx}", drawing.prompt.id),
                 source,
@@ -120,7 +127,7 @@ impl Taker<'_> {
     pub(in crate::take) fn is_for_judging(&self, drawing: &Drawing, seed_idx: u32) -> bool {
         drawing.prompt.stratum == Stratum::Asked
             && drawing.seeds >= LEAST_ASKED
-            && seed_idx < self.most_kept()
+            && (seed_idx < JUDGED_LARGE || self.sampling.side_px <= LARGE_PX)
             && self.has_second()
     }
 }
