@@ -32,7 +32,6 @@ use measure::Second;
 use models::adapter::Adapter;
 use models::{Base, Evaluator};
 use recipes::{Bound, CensusSpec, DatasetSpec, GatesSpec};
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -187,7 +186,7 @@ struct Taker<'a> {
     rows: Rows,
     seen: Vec<Seen>,
     person: Vec<PersonLabel>,
-    second: OnceCell<Second<'a>>,
+    second: Option<Second<'a>>,
     measured: Measured,
     rerun: Option<ZeroCheck>,
     widening: f64,
@@ -230,7 +229,7 @@ impl<'a> Taker<'a> {
             },
             seen: Vec::new(),
             person: person(job.run)?,
-            second: OnceCell::new(),
+            second: None,
             measured: Measured::default(),
             rerun: None,
             widening: 1.0,

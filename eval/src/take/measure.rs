@@ -51,6 +51,7 @@ impl Taker<'_> {
                 taker.modes()
             })
         })?;
+        self.call_second()?;
         self.measured.agreement = self.figure("agreement", |taker| taker.agreement(extent))?;
         self.measured.verified = self.figure("verified", |taker| taker.verified())?;
         Ok(())

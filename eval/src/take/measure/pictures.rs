@@ -134,7 +134,7 @@ impl Taker<'_> {
         &self,
         extent: Extent,
     ) -> Result<Result<AgreementRecord, String>, EvalError> {
-        let second = match self.second()? {
+        let second = match self.second() {
             Ok(second) => second,
             Err(reason) => return Ok(Err(reason)),
         };

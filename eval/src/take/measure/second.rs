@@ -56,18 +56,23 @@ impl<'a> Taker<'a> {
         self.job.second_evaluator.is_some() || (renders && Extent::of(self.job.spec).judged > 0)
     }
 
-    /// The second family, or why there is none. It is made once: rendering the bank takes a while.
-    pub(super) fn second(&self) -> Result<Result<&Second<'a>, String>, EvalError> {
-        if self.has_second() && self.second.get().is_none() {
-            let made = if let Some(evaluator) = self.job.second_evaluator {
-                let words = Words::new(evaluator, &self.plan.thesaurus)?;
-                Second::Evaluator(evaluator, Box::new(words))
-            } else {
-                let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
-                Second::Render(Box::new(Oracle::postcards(side, BANK)))
-            };
-            return Ok(Ok(self.second.get_or_init(|| made)));
+    /// Makes the second family, if there is one. Once for all that ask it: rendering the bank takes a while.
+    pub(super) fn call_second(&mut self) -> Result<(), EvalError> {
+        if !self.has_second() {
+            return Ok(());
         }
-        Ok(self.second.get().ok_or_else(|| "no second evaluator was given".to_owned()))
+        self.second = Some(if let Some(evaluator) = self.job.second_evaluator {
+            let words = Words::new(evaluator, &self.plan.thesaurus)?;
+            Second::Evaluator(evaluator, Box::new(words))
+        } else {
+            let side = u32::try_from(self.sampling.side_px).unwrap_or(u32::MAX);
+            Second::Render(Box::new(Oracle::postcards(side, BANK)))
+        });
+        Ok(())
+    }
+
+    /// The second family, or why there is none.
+    pub(super) fn second(&self) -> Result<&Second<'a>, String> {
+        self.second.as_ref().ok_or_else(|| "no second evaluator was given".to_owned())
     }
 }

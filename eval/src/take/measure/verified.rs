@@ -28,7 +28,7 @@ impl Taker<'_> {
         if !asks {
             return Ok(Err("the budget asks too few pictures by name".to_owned()));
         }
-        let second = match self.second()? {
+        let second = match self.second() {
             Ok(second) => second,
             Err(reason) => return Ok(Err(reason)),
         };
