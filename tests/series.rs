@@ -1,12 +1,10 @@
 //! `populate series`: pictures that follow from the file alone, kept whatever ends the program.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
 use serde_json::Value;
 
-use crate::world::{Ended, UnderWay, World, root};
+use crate::world::{Ended, UnderWay, World, files, picture, root};
 
 /// Two series of three pictures with the tiny base.
 const FILE: &str = "\
@@ -30,30 +28,6 @@ fn series(world: &World, more: &[&str]) -> Ended {
 
 fn record(folder: &Path) -> Value {
     checkpoints::fs::read_json(&folder.join("series.json")).unwrap()
-}
-
-fn picture(path: &Path) -> RgbImage {
-    image::open(path).unwrap().into_rgb8()
-}
-
-/// All files below a folder by their paths in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for path in checkpoints::fs::list(&next).unwrap() {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(folder).unwrap().to_owned();
-            // What a killed program was writing is no file of the album.
-            if !name.file_name().unwrap().to_string_lossy().starts_with(".tmp-") {
-                found.insert(name, std::fs::read(path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 #[test]

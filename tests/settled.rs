@@ -8,22 +8,12 @@ use checkpoints::run_dir::RunFolder;
 use image::RgbImage;
 use serde_json::Value;
 
-use crate::world::{Ended, UnderWay, World, is_step, root};
+use crate::world::{CENSUS, Ended, UnderWay, World, is_step, root};
 
 /// So fast that a few steps can be seen in pictures.
 const FAST: &str = "fit.optimizer.adamw.learning_rate=5.0e-2";
 /// Steps of a run that is asked to stop: so many that it does not end before it has heard.
 const MANY_STEPS: u64 = 150;
-/// A census of seconds.
-const CENSUS: &str = "census:
-  budget: custom
-  thesaurus: postcards
-  seeds: { empty: 16, other: 8 }
-  sampler: { ddim: { steps: 2, eta: 1.0 } }
-  guidance_scale: 2.0
-  concept: { facet: subject, class: tower }
-  doses: [0.0, 1.0]
-";
 
 /// The words that train the world's recipe as run `id`, with overrides.
 fn words<'a>(id: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
@@ -70,7 +60,7 @@ fn what_was_settled_before_is_the_base_of_what_comes_next() {
     // Linear layers and convolutions.
     train(&world, "a", &[FAST, "adapter.lora.targets=attn_ff_proj_conv"]);
     train(&world, "bare", &[]);
-    train(&world, "b", &["settled=[r/a]"]);
+    train(&world, "b", &["settled=[r/a]", "output.metadata=standard"]);
     // The base of b draws what a draws with its adapter.
     let [before, after] = [0, 4].map(|step| preview(&world, "a", step));
     let of_b = preview(&world, "b", 0);
@@ -85,9 +75,7 @@ fn what_was_settled_before_is_the_base_of_what_comes_next() {
     assert_ne!(bare["base_sha256"], b["base_sha256"]);
     // The adapter names the base that it is for by the same hash.
     let file = TensorFile::open(&world.path("r/b/adapter.safetensors")).unwrap();
-    if let Some(named) = file.metadata().get("populate.base_sha256") {
-        assert_eq!(b["base_sha256"], named.as_str());
-    }
+    assert_eq!(b["base_sha256"], file.metadata()["populate.base_sha256"].as_str());
     assert_eq!(b["recipe"]["settled"][0], "r/a");
     assert_eq!(bare["recipe"].get("settled"), None);
     assert_ne!(trained(&world, "b"), trained(&world, "bare"));

@@ -1,25 +1,13 @@
 //! `populate sham`: pictures that the base draws from the captions of a recipe, and the recipe that
 //! settles them.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::RgbImage;
 use recipes::{BaseSpec, DatasetSpec, Loaded, Recipe};
 use serde_json::Value;
 
-use crate::world::{Ended, UnderWay, World};
-
-/// A census of seconds.
-const CENSUS: &str = "census:
-  budget: custom
-  thesaurus: postcards
-  seeds: { empty: 16, other: 8 }
-  sampler: { ddim: { steps: 2, eta: 1.0 } }
-  guidance_scale: 2.0
-  concept: { facet: subject, class: tower }
-  doses: [0.0, 1.0]
-";
+use crate::world::{CENSUS, Ended, UnderWay, World, files, picture};
 
 fn sham(world: &World, more: &[&str]) -> Ended {
     let arguments = ["sham", "tiny.yaml", "--out", "null", "--device", "cpu", "--json"];
@@ -35,29 +23,6 @@ fn recipe(path: &Path) -> Recipe {
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
-}
-
-fn picture(path: &Path) -> RgbImage {
-    image::open(path).unwrap().into_rgb8()
-}
-
-/// All files below a folder by their paths in it, less what a killed program was writing.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for path in checkpoints::fs::list(&next).unwrap() {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(folder).unwrap().to_owned();
-            if !name.file_name().unwrap().to_string_lossy().starts_with(".tmp-") {
-                found.insert(name, std::fs::read(path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Turns the world's pictures into `n` that each have a caption of their own, and its recipe into one

@@ -1,9 +1,11 @@
 //! What the promises are proved on: the program, a tiny base, a few pictures, a recipe.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use image::RgbImage;
 use models::Device;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -202,4 +204,39 @@ impl UnderWay {
 /// Whether a record says that `step` steps of training are done.
 pub(crate) fn is_step(record: &Value, step: u64) -> bool {
     record["event"] == "progress" && record["phase"] == "train" && record["done"] == step
+}
+
+/// A census of seconds.
+pub(crate) const CENSUS: &str = "census:
+  budget: custom
+  thesaurus: postcards
+  seeds: { empty: 16, other: 8 }
+  sampler: { ddim: { steps: 2, eta: 1.0 } }
+  guidance_scale: 2.0
+  concept: { facet: subject, class: tower }
+  doses: [0.0, 1.0]
+";
+
+/// The pixels of a picture file.
+pub(crate) fn picture(path: &Path) -> RgbImage {
+    image::open(path).unwrap().into_rgb8()
+}
+
+/// All files below a folder by their paths in it, less what a killed program was writing.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for path in checkpoints::fs::list(&next).unwrap() {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).unwrap().to_owned();
+            if !name.file_name().unwrap().to_string_lossy().starts_with(".tmp-") {
+                found.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
 }

@@ -231,6 +231,27 @@ mod tests {
         assert_eq!(identities(&[one("a"), one("b")]), "a,b");
     }
 
+    /// Two PEFT adapters of the same tensors, whose configuration gives another alpha.
+    #[test]
+    fn alphas_that_stand_beside_the_tensors_are_part_of_an_adapters_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter_model.safetensors");
+        let of = |names: &[&str], alpha: &str| {
+            let tensor = checkpoints::HostTensor::from_f32([1, 1], vec![1.0]);
+            let tensors = names.iter().map(|name| ((*name).to_owned(), tensor.clone())).collect();
+            checkpoints::write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+            let config = format!("{{\"lora_alpha\": {alpha}}}");
+            let beside = dir.path().join(PEFT_CONFIG);
+            checkpoints::fs::atomic_write(&beside, config.as_bytes()).unwrap();
+            let file = TensorFile::open(&path).unwrap();
+            identity(&file, &file.tensors_sha256()).unwrap()
+        };
+        assert_ne!(of(&["unet.a.lora_A.weight"], "8"), of(&["unet.a.lora_A.weight"], "16"));
+        // Where alpha is a tensor, nothing beside the file counts.
+        let kohya = ["lora_unet_a.alpha", "lora_unet_a.lora_down.weight"];
+        assert_eq!(of(&kohya, "8"), of(&kohya, "16"));
+    }
+
     #[test]
     fn what_came_before_is_told_in_its_order() {
         assert_eq!(words(&[]), None);
